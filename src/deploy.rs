@@ -1,0 +1,1 @@
+//! Deployments: event adapters, the state machine, baseline choice.

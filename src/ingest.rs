@@ -1,0 +1,1 @@
+//! Telemetry in: OTLP to series.

@@ -1,0 +1,1 @@
+//! Our own logs, metrics, traces and heartbeats.
