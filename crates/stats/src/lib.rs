@@ -1,1 +1,39 @@
+//! Statistics for "is the candidate worse than the baseline?", asked again and again.
+//!
+//! A rollout is looked at every few seconds, and each look may decide. Fixed-sample tests raise
+//! false alarms with every look; everything here is *anytime-valid*: with one stated error rate it
+//! holds at all moments at once. The currency is the logarithm of an e-value, a bet against the
+//! null hypothesis: under the null the chance that the stake ever grows by `1/α` is at most α
+//! (Ville's inequality), so a test decides when its `log_e` reaches `ln(1/α)`.
+//!
+//! The crate is pure: no time, no input or output, no knowledge of services or metrics. A caller
+//! cuts time into blocks, counts each side in each block, and pushes.
+//!
+//! What is where, in the order of reading:
+//! - [`kernel`]: what one block of counts is worth; the two formulas everything rests on;
+//! - [`mixture`]: betting on many sizes of change at once;
+//! - [`counts`]: the test of two event rates, with relative and absolute tolerance;
+//! - [`buckets`]: histogram boundaries and counts; [`exceedance`]: the test of latency on them;
+//! - [`combine`]: one error rate for several tests;
+//! - [`special`]: sums in log space, quantiles of the Beta distribution.
 #![forbid(unsafe_code)]
+
+pub mod buckets;
+pub mod combine;
+pub mod counts;
+pub mod exceedance;
+pub mod kernel;
+pub mod mixture;
+pub mod special;
+
+pub use buckets::BucketCounts;
+pub use counts::CountTest;
+pub use counts::CountTestParams;
+pub use exceedance::BucketBlock;
+pub use exceedance::ExceedanceTest;
+pub use exceedance::ExceedanceTestParams;
+pub use kernel::CountBlock;
+pub use mixture::Direction;
+
+#[cfg(test)]
+mod testing;

@@ -1,0 +1,163 @@
+//! A test that bets on many sizes of change at once.
+//!
+//! `E_t = Σ_j w_j Π_b e_b(r_j)`: one running product per tilt `r_j`, averaged with fixed weights.
+//! An average of e-processes is an e-process, so Ville's inequality holds for it: under the null
+//! the chance that `E` ever reaches `1/α` is at most α, however often one looks.
+//!
+//! Two such averages run side by side. One uses the rare-event kernel throughout. The other
+//! changes to the common-event kernel in blocks where, judged by earlier blocks, the tolerated
+//! rate is above [`COMMON_RATE`]. While rates are low both are the same process and the second
+//! costs nothing; at high rates it carries three quarters of the weight, and the first remains as
+//! the part that no sudden change of the baseline can mislead.
+
+use crate::kernel::CountBlock;
+use crate::kernel::Tolerance;
+use crate::kernel::common_log_e;
+use crate::kernel::rare_log_e;
+use crate::special::log_add_exp;
+use crate::special::log_spaced;
+use crate::special::log_sum_exp;
+use std::sync::LazyLock;
+
+/// Which question a test answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Evidence that the candidate is worse than tolerated: what a fail rests on.
+    Worse,
+    /// Evidence that the candidate is not worse than tolerated: what a pass rests on.
+    NotWorse,
+}
+
+/// The tolerated rate above which the common-event kernel takes over.
+pub(crate) const COMMON_RATE: f64 = 0.02;
+
+/// Weight of the process that may use the common-event kernel.
+const ADAPTIVE_WEIGHT: f64 = 0.75;
+
+/// The tilts of a mixture and the logarithms of their weights, which sum to 1.
+#[derive(Debug)]
+pub(crate) struct Grid {
+    pub(crate) tilts: Vec<f64>,
+    pub(crate) log_weights: Vec<f64>,
+}
+
+impl Grid {
+    /// Log-spaced pieces `(from, to, points, weight of the piece)`.
+    pub(crate) fn new(pieces: &[(f64, f64, u32, f64)]) -> Grid {
+        let (mut tilts, mut log_weights) = (Vec::new(), Vec::new());
+        for &(from, to, points, weight) in pieces {
+            for tilt in log_spaced(from, to, points) {
+                tilts.push(tilt);
+                log_weights.push((weight / f64::from(points)).ln());
+            }
+        }
+        Grid { tilts, log_weights }
+    }
+
+    /// `ln Σ_j w_j e^{sums_j}`.
+    pub(crate) fn log_mean(&self, sums: &[f64]) -> f64 {
+        log_sum_exp(self.log_weights.iter().zip(sums).map(|(w, s)| w + s))
+    }
+}
+
+/// Event rates, worse: most weight around a doubling, some on a crash.
+pub(crate) static RATE_WORSE: LazyLock<Grid> =
+    LazyLock::new(|| Grid::new(&[(1.3, 4.0, 16, 0.7), (5.0, 400.0, 16, 0.3)]));
+
+/// Event rates, not worse: the candidate's rate as a fraction of the tolerated one.
+pub(crate) static RATE_NOT_WORSE: LazyLock<Grid> =
+    LazyLock::new(|| Grid::new(&[(0.12, 0.85, 20, 1.0)]));
+
+/// Odds of exceeding a latency threshold, worse.
+pub(crate) static ODDS_WORSE: LazyLock<Grid> =
+    LazyLock::new(|| Grid::new(&[(1.12, 2.0, 14, 0.7), (2.3, 30.0, 10, 0.3)]));
+
+/// Odds of exceeding a latency threshold, not worse.
+pub(crate) static ODDS_NOT_WORSE: LazyLock<Grid> =
+    LazyLock::new(|| Grid::new(&[(1.0 / 1.15, 1.0 / 3.0, 12, 1.0)]));
+
+/// What is fixed about a block before its counts are seen.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting {
+    pub(crate) tolerance: Tolerance,
+    /// The baseline's rate, judged by earlier blocks.
+    pub(crate) baseline_rate: f64,
+    /// Tilts are multiplied by this, and kept at 1 or above where it is below 1.
+    pub(crate) tilt_scale: f64,
+    /// The log e-value is divided by this.
+    pub(crate) dispersion: f64,
+}
+
+/// The running products of a mixture.
+#[derive(Clone, Debug)]
+pub(crate) struct Mixture {
+    grid: &'static Grid,
+    rare: Vec<f64>,
+    /// `None` until a block was judged by the common-event kernel.
+    adaptive: Option<Vec<f64>>,
+}
+
+impl Mixture {
+    pub(crate) fn new(grid: &'static Grid) -> Mixture {
+        Mixture {
+            grid,
+            rare: vec![0.0; grid.tilts.len()],
+            adaptive: None,
+        }
+    }
+
+    /// Multiplies in a block that both sides had requests in.
+    pub(crate) fn push(&mut self, block: &CountBlock, setting: &Setting) {
+        let common = setting.tolerance.at(setting.baseline_rate) > COMMON_RATE;
+        if common && self.adaptive.is_none() {
+            self.adaptive = Some(self.rare.clone());
+        }
+        for (j, &tilt) in self.grid.tilts.iter().enumerate() {
+            let tilt = setting.effective(tilt);
+            if tilt == 1.0 {
+                continue;
+            }
+            let gain = rare_log_e(block, setting.tolerance, tilt) / setting.dispersion;
+            self.rare[j] += gain;
+            let Some(adaptive) = &mut self.adaptive else {
+                continue;
+            };
+            adaptive[j] += if common {
+                common_log_e(block, setting.tolerance, setting.baseline_rate, tilt)
+                    / setting.dispersion
+            } else {
+                gain
+            };
+        }
+    }
+
+    /// The logarithm of the mixture's current e-value.
+    pub(crate) fn log_e(&self) -> f64 {
+        let rare = self.rare_log_e();
+        match &self.adaptive {
+            None => rare,
+            Some(sums) => log_add_exp(
+                (1.0 - ADAPTIVE_WEIGHT).ln() + rare,
+                ADAPTIVE_WEIGHT.ln() + self.grid.log_mean(sums),
+            ),
+        }
+    }
+}
+
+impl Mixture {
+    /// The logarithm of the e-value of the process that uses the rare-event kernel throughout.
+    pub(crate) fn rare_log_e(&self) -> f64 {
+        self.grid.log_mean(&self.rare)
+    }
+}
+
+impl Setting {
+    /// The tilt used in this block for a grid point.
+    pub(crate) fn effective(&self, tilt: f64) -> f64 {
+        if self.tilt_scale == 1.0 {
+            tilt
+        } else {
+            (tilt * self.tilt_scale).max(1.0)
+        }
+    }
+}
