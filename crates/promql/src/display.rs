@@ -1,0 +1,233 @@
+//! A tree back to text, on one line, in the form Prometheus prints.
+//!
+//! Parsing what is printed gives the same tree, places aside.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::ast::{
+    Aggregate, AtModifier, Binary, Cardinality, Expr, ExprKind, NumberLiteral, VectorMatching,
+    VectorSelector,
+};
+use crate::duration::{DurationExpr, DurationKind};
+use crate::literal::{format_duration, is_plain_label_name, is_plain_metric_name};
+
+impl fmt::Display for Expr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            ExprKind::Number(number) => write!(f, "{number}"),
+            ExprKind::String(text) => write!(f, "{}", Quoted(text)),
+            ExprKind::Vector(selector) => {
+                write!(f, "{selector}")?;
+                modifiers(f, selector.offset.as_ref(), selector.at)
+            }
+            ExprKind::Matrix(matrix) => {
+                write!(f, "{}[{}]", matrix.selector, matrix.range)?;
+                modifiers(f, matrix.selector.offset.as_ref(), matrix.selector.at)
+            }
+            ExprKind::Subquery(subquery) => {
+                write!(f, "{}[{}:", subquery.expr, subquery.range)?;
+                if let Some(step) = &subquery.step {
+                    write!(f, "{step}")?;
+                }
+                f.write_str("]")?;
+                modifiers(f, subquery.offset.as_ref(), subquery.at)
+            }
+            ExprKind::Unary(unary) => {
+                write!(f, "{}{}", if unary.negative { "-" } else { "+" }, unary.expr)
+            }
+            ExprKind::Binary(binary) => binary_expression(f, binary),
+            ExprKind::Call(call) => {
+                write!(f, "{}(", call.function.name)?;
+                separated(f, &call.args)?;
+                f.write_str(")")
+            }
+            ExprKind::Aggregate(aggregate) => aggregation(f, aggregate),
+            ExprKind::Paren(inner) => write!(f, "({inner})"),
+        }
+    }
+}
+
+impl fmt::Display for NumberLiteral {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.value;
+        if self.is_duration
+            && let Some(duration) = format_duration(value)
+        {
+            return f.write_str(&duration);
+        }
+        if value.is_nan() {
+            return f.write_str("NaN");
+        }
+        if value.is_infinite() {
+            return f.write_str(if value > 0.0 { "Inf" } else { "-Inf" });
+        }
+        // Digits alone could be longer than a query may be, and 1e21 is no i64.
+        if value != 0.0 && !(1e-6..1e18).contains(&value.abs()) {
+            return write!(f, "{value:e}");
+        }
+        write!(f, "{value}")
+    }
+}
+
+/// Without its modifiers, which a range comes before.
+impl fmt::Display for VectorSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plain = self.name.as_deref().filter(|name| is_plain_name(name));
+        let quoted = self.name.as_deref().filter(|name| !is_plain_name(name));
+        f.write_str(plain.unwrap_or_default())?;
+        if self.matchers.is_empty() && quoted.is_none() && plain.is_some() {
+            return Ok(());
+        }
+        f.write_str("{")?;
+        if let Some(name) = quoted {
+            write!(f, "{}", Quoted(name))?;
+        }
+        for (at, matcher) in self.matchers.iter().map(|m| &m.matcher).enumerate() {
+            if at > 0 || quoted.is_some() {
+                f.write_str(", ")?;
+            }
+            let op = matcher.op().as_str();
+            write!(f, "{}{op}{}", LabelName(matcher.name()), Quoted(matcher.value()))?;
+        }
+        f.write_str("}")
+    }
+}
+
+/// Whether a metric name can stand outside braces without being read as something else.
+fn is_plain_name(name: &str) -> bool {
+    let reserved = ["inf", "nan", "bool", "on", "ignoring", "group_left", "group_right", "atan2"];
+    is_plain_metric_name(name) && !reserved.iter().any(|word| name.eq_ignore_ascii_case(word))
+}
+
+fn modifiers(
+    f: &mut fmt::Formatter<'_>,
+    offset: Option<&DurationExpr>,
+    at: Option<AtModifier>,
+) -> fmt::Result {
+    match at {
+        Some(AtModifier::TimeMs(ms)) => {
+            let sign = if ms < 0 { "-" } else { "" };
+            let ms = ms.unsigned_abs();
+            write!(f, " @ {sign}{}.{:03}", ms / 1000, ms % 1000)?;
+        }
+        Some(AtModifier::Start) => f.write_str(" @ start()")?,
+        Some(AtModifier::End) => f.write_str(" @ end()")?,
+        None => {}
+    }
+    match offset {
+        Some(offset) => write!(f, " offset {offset}"),
+        None => Ok(()),
+    }
+}
+
+fn binary_expression(f: &mut fmt::Formatter<'_>, binary: &Binary) -> fmt::Result {
+    write!(f, "{} {}", binary.lhs, binary.op.as_str())?;
+    if binary.return_bool {
+        f.write_str(" bool")?;
+    }
+    if let Some(matching) = &binary.matching {
+        vector_matching(f, matching)?;
+    }
+    write!(f, " {}", binary.rhs)
+}
+
+fn vector_matching(f: &mut fmt::Formatter<'_>, matching: &VectorMatching) -> fmt::Result {
+    let grouped = matches!(matching.card, Cardinality::ManyToOne | Cardinality::OneToMany);
+    if !matching.on && matching.labels.is_empty() && !grouped {
+        return Ok(());
+    }
+    f.write_str(if matching.on { " on " } else { " ignoring " })?;
+    label_list(f, &matching.labels)?;
+    match matching.card {
+        Cardinality::ManyToOne => f.write_str(" group_left ")?,
+        Cardinality::OneToMany => f.write_str(" group_right ")?,
+        Cardinality::OneToOne | Cardinality::ManyToMany => return Ok(()),
+    }
+    label_list(f, &matching.include)
+}
+
+fn aggregation(f: &mut fmt::Formatter<'_>, aggregate: &Aggregate) -> fmt::Result {
+    f.write_str(aggregate.op.as_str())?;
+    if aggregate.without || !aggregate.grouping.is_empty() {
+        f.write_str(if aggregate.without { " without " } else { " by " })?;
+        label_list(f, &aggregate.grouping)?;
+        f.write_str(" ")?;
+    }
+    f.write_str("(")?;
+    if let Some(param) = &aggregate.param {
+        write!(f, "{param}, ")?;
+    }
+    write!(f, "{})", aggregate.expr)
+}
+
+fn label_list(f: &mut fmt::Formatter<'_>, labels: &[Arc<str>]) -> fmt::Result {
+    f.write_str("(")?;
+    for (at, label) in labels.iter().enumerate() {
+        let comma = if at > 0 { ", " } else { "" };
+        // A bare `inf` in a list would be read as a number.
+        let number = label.eq_ignore_ascii_case("inf") || label.eq_ignore_ascii_case("nan");
+        if number {
+            write!(f, "{comma}{}", Quoted(label))?;
+        } else {
+            write!(f, "{comma}{}", LabelName(label))?;
+        }
+    }
+    f.write_str(")")
+}
+
+fn separated(f: &mut fmt::Formatter<'_>, parts: &[Expr]) -> fmt::Result {
+    for (at, part) in parts.iter().enumerate() {
+        write!(f, "{}{part}", if at > 0 { ", " } else { "" })?;
+    }
+    Ok(())
+}
+
+impl fmt::Display for DurationExpr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            DurationKind::Literal(number) => write!(f, "{number}"),
+            DurationKind::Step => f.write_str("step()"),
+            DurationKind::Range => f.write_str("range()"),
+            DurationKind::Sign(negative, inner) => {
+                write!(f, "{}{inner}", if *negative { "-" } else { "+" })
+            }
+            DurationKind::Binary(op, a, b) => write!(f, "{a} {} {b}", op.as_str()),
+            DurationKind::MinOf(a, b) => write!(f, "min_of({a}, {b})"),
+            DurationKind::MaxOf(a, b) => write!(f, "max_of({a}, {b})"),
+            DurationKind::Paren(inner) => write!(f, "({inner})"),
+        }
+    }
+}
+
+struct LabelName<'a>(&'a str);
+
+impl fmt::Display for LabelName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if is_plain_label_name(self.0) {
+            return f.write_str(self.0);
+        }
+        write!(f, "{}", Quoted(self.0))
+    }
+}
+
+/// A text in double quotes, with escapes that [`crate::literal::unquote`] undoes.
+struct Quoted<'a>(&'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"")?;
+        for c in self.0.chars() {
+            match c {
+                '"' => f.write_str("\\\"")?,
+                '\\' => f.write_str("\\\\")?,
+                '\n' => f.write_str("\\n")?,
+                '\r' => f.write_str("\\r")?,
+                '\t' => f.write_str("\\t")?,
+                c if c.is_control() => write!(f, "\\u{:04x}", u32::from(c))?,
+                c => write!(f, "{c}")?,
+            }
+        }
+        f.write_str("\"")
+    }
+}
