@@ -14,6 +14,7 @@
 //! - [`mixture`]: betting on many sizes of change at once;
 //! - [`counts`]: the test of two event rates, with relative and absolute tolerance;
 //! - [`buckets`]: histogram boundaries and counts; [`exceedance`]: the test of latency on them;
+//! - [`interval`]: how large a ratio, a difference or a rate is;
 //! - [`combine`]: one error rate for several tests;
 //! - [`special`]: sums in log space, quantiles of the Beta distribution.
 #![forbid(unsafe_code)]
@@ -22,6 +23,7 @@ pub mod buckets;
 pub mod combine;
 pub mod counts;
 pub mod exceedance;
+pub mod interval;
 pub mod kernel;
 pub mod mixture;
 pub mod special;

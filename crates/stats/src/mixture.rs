@@ -54,9 +54,14 @@ impl Grid {
         Grid { tilts, log_weights }
     }
 
-    /// `ln Σ_j w_j e^{sums_j}`.
-    pub(crate) fn log_mean(&self, sums: &[f64]) -> f64 {
-        log_sum_exp(self.log_weights.iter().zip(sums).map(|(w, s)| w + s))
+    /// `ln Σ_j w_j e^{times sums_j}`.
+    pub(crate) fn log_mean(&self, sums: &[f64], times: f64) -> f64 {
+        log_sum_exp(
+            self.log_weights
+                .iter()
+                .zip(sums)
+                .map(|(w, s)| w + times * s),
+        )
     }
 }
 
@@ -133,21 +138,19 @@ impl Mixture {
 
     /// The logarithm of the mixture's current e-value.
     pub(crate) fn log_e(&self) -> f64 {
-        let rare = self.rare_log_e();
+        self.log_e_after(1.0)
+    }
+
+    /// What it would be had all that was seen been seen `times` over.
+    pub(crate) fn log_e_after(&self, times: f64) -> f64 {
+        let rare = self.grid.log_mean(&self.rare, times);
         match &self.adaptive {
             None => rare,
             Some(sums) => log_add_exp(
                 (1.0 - ADAPTIVE_WEIGHT).ln() + rare,
-                ADAPTIVE_WEIGHT.ln() + self.grid.log_mean(sums),
+                ADAPTIVE_WEIGHT.ln() + self.grid.log_mean(sums, times),
             ),
         }
-    }
-}
-
-impl Mixture {
-    /// The logarithm of the e-value of the process that uses the rare-event kernel throughout.
-    pub(crate) fn rare_log_e(&self) -> f64 {
-        self.grid.log_mean(&self.rare)
     }
 }
 
@@ -158,6 +161,43 @@ impl Setting {
             tilt
         } else {
             (tilt * self.tilt_scale).max(1.0)
+        }
+    }
+}
+
+#[cfg(test)]
+impl Mixture {
+    /// The logarithm of the e-value of the process that uses the rare-event kernel throughout.
+    pub(crate) fn rare_log_e(&self) -> f64 {
+        self.grid.log_mean(&self.rare, 1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grid_has_the_known_points_and_weights() {
+        let grid = &*RATE_WORSE;
+        assert_eq!(grid.tilts.len(), 32);
+        for (j, tilt, log_weight) in [
+            (0, 1.3, -3.1292636661785136),
+            (1, 1.4011494529530644, -3.1292636661785136),
+            (15, 4.0, -3.1292636661785136),
+            (16, 5.0, -3.9765615265657175),
+            (31, 400.0, -3.9765615265657175),
+        ] {
+            assert!((grid.tilts[j] / tilt - 1.0).abs() < 1e-12, "{j}");
+            assert!((grid.log_weights[j] - log_weight).abs() < 1e-12, "{j}");
+        }
+    }
+
+    #[test]
+    fn every_grid_is_a_fair_bet() {
+        for grid in [&RATE_WORSE, &RATE_NOT_WORSE, &ODDS_WORSE, &ODDS_NOT_WORSE] {
+            let nothing = vec![0.0; grid.tilts.len()];
+            assert!(grid.log_mean(&nothing, 1.0).abs() < 1e-12);
         }
     }
 }

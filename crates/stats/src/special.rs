@@ -56,24 +56,24 @@ pub(crate) fn log_spaced(from: f64, to: f64, points: u32) -> impl Iterator<Item 
     (0..points).map(move |i| from * (step * f64::from(i)).exp())
 }
 
-/// The point where a decreasing function falls below zero, between `low` and `high`; an end where
-/// it does not change sign. The result is on the side where the function is not positive.
-pub(crate) fn falls_below_zero(f: impl Fn(f64) -> f64, mut low: f64, mut high: f64) -> f64 {
-    if f(low) <= 0.0 {
-        return low;
+/// Where a condition that holds at `inside` and not at `outside` stops holding, by bisection. The
+/// result is on the outside, or `outside` itself where the condition holds up to there.
+pub(crate) fn edge(mut inside: f64, mut outside: f64, holds: impl Fn(f64) -> bool) -> f64 {
+    if holds(outside) {
+        return outside;
     }
     for _ in 0..200 {
-        let middle = 0.5 * (low + high);
-        if middle <= low || middle >= high {
+        let middle = 0.5 * (inside + outside);
+        if middle == inside || middle == outside {
             break;
         }
-        if f(middle) > 0.0 {
-            low = middle;
+        if holds(middle) {
+            inside = middle;
         } else {
-            high = middle;
+            outside = middle;
         }
     }
-    high
+    outside
 }
 
 fn logistic(x: f64) -> f64 {
