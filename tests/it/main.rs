@@ -1,0 +1,3 @@
+//! slogate from outside, as its users meet it: one binary, so that it links once.
+
+mod architecture;
