@@ -1,1 +1,197 @@
 //! Verdicts.
+//!
+//! [`judge()`] is a pure function of a gate, a deployment, a source and a time: the same data
+//! gives the same verdict today and a year from now. The [`Watcher`] drives it for every
+//! active deployment, keeps the newest verdict of each and writes changes to the ledger.
+//!
+//! # What wins
+//!
+//! - A check answers pass, fail or inconclusive. Missing data, an unreachable source and an
+//!   answer that is not a number are inconclusive, each with its own reason; nothing turns
+//!   them into a pass.
+//! - A gate fails as soon as one critical check fails, whatever the others say.
+//! - A gate passes when every required check passes and the deployment has been observed for
+//!   the gate's `soak`. Until then a passing gate is inconclusive (`soaking`).
+//! - Anything else is inconclusive, for the reason that stands most in the way.
+//! - When `decideWithin` is over, an inconclusive gate becomes what its `onInconclusive` says
+//!   and the verdict is final. Its reason says that a deadline decided, not the data.
+//!
+//! # At the start
+//!
+//! Judging begins when the deployment started. The candidate's first `warmUp` is no evidence
+//! for the comparison, except for damage far beyond any warm-up: a second test with ten
+//! percentage points of extra tolerance watches from the first block on, so that a crash
+//! fails at once.
+//!
+//! # How errors are shared out
+//!
+//! `falseAlarms` holds for the whole rollout. Every comparing check gets a share of it by its
+//! weight, and its evidence has to reach one over that share; so the chance that a harmless
+//! release fails any of them, at any look, is at most `falseAlarms`. `falsePasses` is for each
+//! required check in full: a bad release has to slip through every one that sees it.
+
+use crate::model::{
+    CheckResult, Deployment, Outcome, Reason, TimeRange, Verdict, time::humanize_ms,
+};
+use crate::policy::{Check, CheckSpec, Gate, OnInconclusive};
+use crate::source::MetricSource;
+
+mod answer;
+mod arms;
+mod compare;
+mod coverage;
+mod errors;
+mod latency;
+mod threshold;
+mod watcher;
+mod words;
+
+use std::sync::Arc;
+
+pub use answer::{CheckAnswer, GateAnswer, GateError, GateQuery, GateSummary};
+pub use watcher::{Watcher, WatcherOptions, WatcherParts};
+
+/// What is judged: a deployment and what is known of its target's past.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// The deployment under judgement.
+    pub deployment: Arc<Deployment>,
+    /// Every deployment of the same target, in any order; this one may be among them.
+    pub history: Vec<Arc<Deployment>>,
+}
+
+/// Judges a deployment by a gate at `now_ms`, from what `source` knows.
+///
+/// Never fails: what can't be answered is inconclusive and says why. `since` is `now_ms`; who
+/// keeps verdicts carries the earlier time over while the answer stays the same.
+pub async fn judge(
+    gate: &Gate,
+    subject: &Subject,
+    source: &dyn MetricSource,
+    now_ms: i64,
+) -> Verdict {
+    let context = compare::Context::gather(gate, subject, source, now_ms).await;
+    let mut checks = Vec::with_capacity(gate.checks.len());
+    for check in &gate.checks {
+        checks.push(answer_check(check, &context).await);
+    }
+    conclude(gate, subject, checks, now_ms)
+}
+
+async fn answer_check(check: &Check, context: &compare::Context<'_>) -> CheckResult {
+    match &check.spec {
+        CheckSpec::Compare(compare) => context.compare(check, compare).await,
+        CheckSpec::Query(query) => threshold::answer(check, query, context).await,
+        CheckSpec::Coverage(coverage) => coverage::answer(check, coverage, context).await,
+    }
+}
+
+/// Makes one verdict of the checks' answers; the rules are at the top of this module.
+fn conclude(gate: &Gate, subject: &Subject, checks: Vec<CheckResult>, now_ms: i64) -> Verdict {
+    let deployment = &subject.deployment;
+    let age_ms = (now_ms - deployment.judged_from_ms()).max(0);
+    let (mut verdict, mut reason) = weigh(gate, &checks, age_ms);
+    let is_over = age_ms >= gate.decide_within_ms;
+    if is_over && verdict == Outcome::Inconclusive {
+        (verdict, reason) = match gate.on_inconclusive {
+            OnInconclusive::Hold => (Outcome::Inconclusive, Reason::DeadlineReached),
+            OnInconclusive::Pass => (Outcome::Pass, Reason::DeadlinePass),
+            OnInconclusive::Fail => (Outcome::Fail, Reason::DeadlineFail),
+        };
+    }
+    let message = sentence(gate, subject, &checks, verdict, reason, age_ms);
+    Verdict {
+        id: verdict_id(gate, deployment, now_ms),
+        gate: gate.name.clone(),
+        policy_hash: gate.hash.clone(),
+        deployment: deployment.id.clone(),
+        target: deployment.target.clone(),
+        candidate: deployment.artifact.clone(),
+        verdict,
+        reason,
+        message,
+        is_final: is_over || !deployment.phase.is_active(),
+        checks,
+        data: TimeRange { start_ms: deployment.judged_from_ms(), end_ms: now_ms },
+        evaluated_ms: now_ms,
+        since_ms: now_ms,
+    }
+}
+
+fn weigh(gate: &Gate, checks: &[CheckResult], age_ms: i64) -> (Outcome, Reason) {
+    if checks.iter().any(|check| check.critical && check.verdict == Outcome::Fail) {
+        return (Outcome::Fail, Reason::CheckFailed);
+    }
+    let in_the_way = checks
+        .iter()
+        .filter(|check| check.required && check.verdict != Outcome::Pass)
+        .map(|check| check.reason)
+        .min_by_key(|reason| obstacle_rank(*reason));
+    match in_the_way {
+        Some(reason) => (Outcome::Inconclusive, reason),
+        None if age_ms < gate.soak_ms => (Outcome::Inconclusive, Reason::Soaking),
+        None => (Outcome::Pass, Reason::AllChecksPassed),
+    }
+}
+
+/// What to name first of several things in the way: what a person has to mend comes before
+/// what only time will.
+fn obstacle_rank(reason: Reason) -> u8 {
+    match reason {
+        Reason::SourceError => 0,
+        Reason::UnusableAnswer => 1,
+        Reason::NoData => 2,
+        Reason::NoBaseline => 3,
+        Reason::Stale => 4,
+        Reason::WorseThanBaseline | Reason::ThresholdCrossed => 5,
+        Reason::WarmingUp => 6,
+        Reason::InsufficientData => 7,
+        _ => 8,
+    }
+}
+
+/// The same inputs give the same name.
+fn verdict_id(gate: &Gate, deployment: &Deployment, now_ms: i64) -> String {
+    let text = format!("{}\n{}\n{}\n{now_ms}", gate.name, gate.hash, deployment.id);
+    let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
+    let hex: String = hash.as_ref().iter().take(10).map(|byte| format!("{byte:02x}")).collect();
+    format!("v-{hex}")
+}
+
+/// The verdict for people: which release, the answer, how long it took, and what decided.
+fn sentence(
+    gate: &Gate,
+    subject: &Subject,
+    checks: &[CheckResult],
+    verdict: Outcome,
+    reason: Reason,
+    age_ms: i64,
+) -> String {
+    let deployment = &subject.deployment;
+    let target = &deployment.target;
+    let mut who = format!("{} {}", target.service, deployment.artifact);
+    if !target.environment.is_empty() {
+        who.push_str(&format!(" in {}", target.environment));
+    }
+    let age = humanize_ms(age_ms);
+    let said = |outcome: Outcome| {
+        let sentences = checks.iter().filter(|check| check.verdict == outcome);
+        sentences.map(|check| check.message.as_str()).collect::<Vec<_>>().join(" ")
+    };
+    match reason {
+        Reason::CheckFailed => format!("{who}: FAIL after {age}. {}", said(Outcome::Fail)),
+        Reason::AllChecksPassed => format!("{who}: PASS after {age}. {}", said(Outcome::Pass)),
+        Reason::Soaking => format!(
+            "{who}: not yet, after {age}. Every check passes; the gate waits until {} are over.",
+            humanize_ms(gate.soak_ms)
+        ),
+        Reason::DeadlineReached | Reason::DeadlinePass | Reason::DeadlineFail => format!(
+            "{who}: nothing was shown within {}, so the gate's onInconclusive decides: {verdict}. {}",
+            humanize_ms(gate.decide_within_ms),
+            said(Outcome::Inconclusive)
+        ),
+        _ => format!("{who}: not decided after {age}. {}", said(Outcome::Inconclusive)),
+    }
+    .trim_end()
+    .to_owned()
+}

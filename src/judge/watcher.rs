@@ -1,0 +1,370 @@
+//! Judges every active deployment, again and again, and remembers the newest answers.
+//!
+//! The watcher is the judge's driver: it owns the clock and the table of standing verdicts
+//! that gate requests read. Rules:
+//!
+//! - A deployment is judged by every gate that matches its target, on every interval and at
+//!   once when a deployment changes; once more after it ended, so that its last verdict is
+//!   final.
+//! - A verdict is written to the ledger when the answer, its reason or any check's answer
+//!   changes, not on every look. It is published only after it is written: an answer that
+//!   the ledger does not know is never given.
+//! - `since` is carried over while the answer stays the same.
+//! - Where the watcher itself falls behind, a pass that is not final is not repeated: after
+//!   five intervals without a new look the answer is inconclusive (`stale`).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use parking_lot::RwLock;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::answer::{GateAnswer, GateError, GateQuery, GateSummary};
+use super::{Subject, judge};
+use crate::deploy::Deployments;
+use crate::ledger::Ledger;
+use crate::model::{Clock, Deployment, DeploymentId, Outcome, Reason, Verdict, time};
+use crate::policy::{Gate, PolicySet};
+use crate::source::MetricSource;
+
+/// How many deployments are judged side by side.
+const PARALLEL: usize = 4;
+
+/// How many intervals without a look an answer is repeated for.
+const STALE_AFTER_INTERVALS: i64 = 5;
+
+/// How long a final answer may be used without asking again, in milliseconds.
+const FINAL_EXPIRY_MS: i64 = 3_600_000;
+
+/// How a [`Watcher`] works.
+#[derive(Clone, Debug)]
+pub struct WatcherOptions {
+    /// Time between looks, in milliseconds.
+    pub interval_ms: i64,
+    /// What links in answers begin with, for example `https://slogate.example.com`.
+    pub public_url: String,
+}
+
+/// What a [`Watcher`] works with.
+pub struct WatcherParts {
+    /// The gates.
+    pub policies: Arc<PolicySet>,
+    /// The deployments.
+    pub deployments: Arc<Deployments>,
+    /// Where verdicts are written.
+    pub ledger: Arc<Ledger>,
+    /// Where series are asked for.
+    pub source: Arc<dyn MetricSource>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// How to work.
+    pub options: WatcherOptions,
+}
+
+/// Keeps the newest verdict of every gate on every deployment.
+pub struct Watcher {
+    parts: WatcherParts,
+    table: RwLock<HashMap<(String, DeploymentId), Standing>>,
+    changed: watch::Sender<u64>,
+    judging: tokio::sync::Mutex<()>,
+}
+
+/// The newest look, and the name under which the ledger knows the answer.
+#[derive(Clone, Debug)]
+struct Standing {
+    newest: Arc<Verdict>,
+    recorded: String,
+}
+
+impl Watcher {
+    /// A watcher that remembers the ledger's newest verdicts.
+    pub async fn new(parts: WatcherParts) -> Arc<Watcher> {
+        let mut table = HashMap::new();
+        match parts.ledger.latest_verdicts().await {
+            Ok(verdicts) => {
+                for verdict in verdicts {
+                    let key = (verdict.gate.clone(), verdict.deployment.clone());
+                    let recorded = verdict.id.clone();
+                    table.insert(key, Standing { newest: Arc::new(verdict), recorded });
+                }
+            }
+            Err(error) => tracing::error!(%error, "earlier verdicts can't be read"),
+        }
+        Arc::new(Watcher {
+            parts,
+            table: RwLock::new(table),
+            changed: watch::Sender::new(0),
+            judging: tokio::sync::Mutex::new(()),
+        })
+    }
+
+    /// Judges until `stop`; calls `beat` with the time after every complete round.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken, beat: impl Fn(i64) + Send) {
+        let mut deployments_changed = self.parts.deployments.changes();
+        let interval = Duration::from_millis(self.parts.options.interval_ms.max(100) as u64);
+        let mut ticks = tokio::time::interval(interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => {}
+                changed = deployments_changed.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                }
+            }
+            let round = self.judge_all();
+            tokio::select! {
+                () = stop.cancelled() => return,
+                is_complete = round => {
+                    if is_complete {
+                        beat(self.parts.clock.now_ms());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Judges every deployment that is active, or that ended since its last verdict. Says
+    /// whether every verdict could be written.
+    pub async fn judge_all(&self) -> bool {
+        let _one_round = self.judging.lock().await;
+        let due = self.due();
+        let mut rounds = futures_util::stream::iter(due)
+            .map(|(gate, deployment)| self.judge_one(gate, deployment))
+            .buffer_unordered(PARALLEL);
+        let mut is_complete = true;
+        while let Some(is_written) = rounds.next().await {
+            is_complete &= is_written;
+        }
+        is_complete
+    }
+
+    /// Judges one deployment now by every gate that matches it.
+    pub async fn judge_now(&self, id: &DeploymentId) {
+        let Some(deployment) = self.parts.deployments.get(id) else { return };
+        let _one_round = self.judging.lock().await;
+        for gate in self.parts.policies.matching(&deployment.target) {
+            self.judge_one(gate, deployment.clone()).await;
+        }
+    }
+
+    fn due(&self) -> Vec<(Arc<Gate>, Arc<Deployment>)> {
+        let mut deployments = self.parts.deployments.active();
+        let unfinished: Vec<DeploymentId> = {
+            let table = self.table.read();
+            let open = table.iter().filter(|(_, standing)| !standing.newest.is_final);
+            open.map(|((_, id), _)| id.clone()).collect()
+        };
+        for id in unfinished {
+            if deployments.iter().all(|known| known.id != id) {
+                deployments.extend(self.parts.deployments.get(&id));
+            }
+        }
+        let mut due = Vec::new();
+        for deployment in deployments {
+            for gate in self.parts.policies.matching(&deployment.target) {
+                due.push((gate, deployment.clone()));
+            }
+        }
+        due.dedup_by(|a, b| a.0.name == b.0.name && a.1.id == b.1.id);
+        due
+    }
+
+    /// Judges and publishes; false when the verdict could not be written.
+    async fn judge_one(&self, gate: Arc<Gate>, deployment: Arc<Deployment>) -> bool {
+        let now_ms = self.parts.clock.now_ms();
+        let key = (gate.name.clone(), deployment.id.clone());
+        let before = self.table.read().get(&key).cloned();
+        // Past its deadline and judged so: nothing will change any more.
+        if before.as_ref().is_some_and(|b| b.newest.is_final && b.newest.policy_hash == gate.hash) {
+            return true;
+        }
+        let history = self.parts.deployments.of_target(&deployment.target);
+        let subject = Subject { deployment, history };
+        let mut verdict = judge(&gate, &subject, self.parts.source.as_ref(), now_ms).await;
+        if let Some(before) = &before
+            && before.newest.verdict == verdict.verdict
+        {
+            verdict.since_ms = before.newest.since_ms;
+        }
+        let recorded = match before {
+            Some(before) if is_same_answer(&before.newest, &verdict) => before.recorded,
+            _ => {
+                if let Err(error) = self.parts.ledger.record_verdict(&verdict, now_ms).await {
+                    tracing::error!(%error, deployment = %verdict.deployment, gate = %gate.name,
+                        "a verdict can't be written to the ledger and is not published");
+                    return false;
+                }
+                tracing::info!(gate = %gate.name, deployment = %verdict.deployment,
+                    verdict = %verdict.verdict, reason = verdict.reason.as_str(),
+                    "{}", verdict.message);
+                verdict.id.clone()
+            }
+        };
+        let is_news = self.table.read().get(&key).is_none_or(|old| old.recorded != recorded);
+        self.table.write().insert(key, Standing { newest: Arc::new(verdict), recorded });
+        if is_news {
+            self.changed.send_modify(|version| *version += 1);
+        }
+        true
+    }
+
+    /// What the gate says now, from the table: computes nothing.
+    ///
+    /// # Errors
+    /// When the gate or the deployment is unknown, the gate is not for that target, or the
+    /// query names neither a service nor a deployment.
+    pub fn answer(&self, query: &GateQuery) -> Result<GateAnswer, GateError> {
+        let gate = self.gate(&query.gate)?;
+        let deployment = self.find(query)?;
+        if let Some(found) = &deployment
+            && !gate.is_for(&found.target)
+        {
+            return Err(GateError::NotMatched {
+                gate: gate.name.clone(),
+                target: found.target.to_string(),
+                service: gate.matches.service.to_string(),
+                environment: gate.matches.environment.to_string(),
+            });
+        }
+        let now_ms = self.parts.clock.now_ms();
+        let interval_ms = self.parts.options.interval_ms;
+        let base_url = &self.parts.options.public_url;
+        let standing = deployment.as_ref().and_then(|found| {
+            self.table.read().get(&(gate.name.clone(), found.id.clone())).cloned()
+        });
+        let Some(standing) = standing else {
+            let found = deployment.as_deref();
+            let expires_ms = now_ms + interval_ms;
+            return Ok(GateAnswer::pending(&gate, query, found, base_url, now_ms, expires_ms));
+        };
+        let newest = &standing.newest;
+        let expires_ms = match newest.is_final {
+            true => now_ms + FINAL_EXPIRY_MS,
+            false => newest.evaluated_ms + 3 * interval_ms,
+        };
+        let age_ms = now_ms - newest.evaluated_ms;
+        let mut answer =
+            GateAnswer::of(&gate, newest, &standing.recorded, base_url, expires_ms);
+        let is_left_behind = !newest.is_final && age_ms > STALE_AFTER_INTERVALS * interval_ms;
+        if is_left_behind && newest.verdict == Outcome::Pass {
+            answer.verdict = Outcome::Inconclusive.as_str();
+            answer.reason = Reason::Stale.as_str();
+            answer.message = format!(
+                "The last look was {} ago and is too old to act on. It said: {}",
+                time::humanize_ms(age_ms),
+                newest.message
+            );
+        }
+        Ok(answer)
+    }
+
+    /// What the gate says, as soon as that is a pass or a fail, is final, or differs from what
+    /// it says now; after `timeout` what it says then.
+    ///
+    /// # Errors
+    /// As [`Watcher::answer`].
+    pub async fn wait(
+        &self,
+        query: &GateQuery,
+        timeout: Duration,
+    ) -> Result<GateAnswer, GateError> {
+        let mut changed = self.changed.subscribe();
+        let mut deployments_changed = self.parts.deployments.changes();
+        let first = self.answer(query)?;
+        if first.is_conclusive() || first.is_final {
+            return Ok(first);
+        }
+        let deadline = tokio::time::sleep(timeout);
+        tokio::pin!(deadline);
+        loop {
+            tokio::select! {
+                () = &mut deadline => return self.answer(query),
+                _ = changed.changed() => {}
+                _ = deployments_changed.changed() => {}
+            }
+            let now = self.answer(query)?;
+            if (now.verdict, now.reason, &now.id) != (first.verdict, first.reason, &first.id) {
+                return Ok(now);
+            }
+        }
+    }
+
+    /// The newest look of every gate at a deployment.
+    pub fn standing(&self, id: &DeploymentId) -> Vec<Arc<Verdict>> {
+        let table = self.table.read();
+        let mut verdicts: Vec<_> = table
+            .iter()
+            .filter(|((_, deployment), _)| deployment == id)
+            .map(|(_, standing)| standing.newest.clone())
+            .collect();
+        verdicts.sort_by(|a, b| a.gate.cmp(&b.gate));
+        verdicts
+    }
+
+    /// The gates in force.
+    pub fn gates(&self) -> Vec<GateSummary> {
+        let gates = self.parts.policies.gates.iter();
+        gates
+            .map(|gate| GateSummary {
+                name: gate.name.clone(),
+                service: gate.matches.service.to_string(),
+                environment: gate.matches.environment.to_string(),
+                checks: gate.checks.iter().map(|check| check.name.clone()).collect(),
+                policy_hash: gate.hash.clone(),
+            })
+            .collect()
+    }
+
+    fn gate(&self, name: &str) -> Result<Arc<Gate>, GateError> {
+        self.parts.policies.get(name).ok_or_else(|| {
+            let gates = self.parts.policies.gates.iter();
+            let known: Vec<_> = gates.map(|gate| gate.name.as_str()).collect();
+            GateError::UnknownGate { gate: name.to_owned(), known: known.join(", ") }
+        })
+    }
+
+    fn find(&self, query: &GateQuery) -> Result<Option<Arc<Deployment>>, GateError> {
+        if let Some(id) = &query.deployment {
+            let found = self.parts.deployments.get(id);
+            return found
+                .map(Some)
+                .ok_or_else(|| GateError::UnknownDeployment { id: id.to_string() });
+        }
+        let Some(service) = &query.service else {
+            return Err(GateError::BadQuery {
+                field: "service",
+                expected: "service=NAME (with version= or digest=), or deployment=ID, is needed"
+                    .to_owned(),
+            });
+        };
+        Ok(self.parts.deployments.find(
+            service,
+            query.environment.as_deref(),
+            query.version.as_deref(),
+            query.digest.as_ref(),
+        ))
+    }
+}
+
+/// Whether a new look says nothing new: same answer, reason and finality, overall and in
+/// every check. Numbers move with every look and are no news.
+fn is_same_answer(before: &Verdict, now: &Verdict) -> bool {
+    let gist = |verdict: &Verdict| {
+        let checks = verdict.checks.iter().map(|check| (check.name.clone(), check.verdict, check.reason));
+        (
+            verdict.verdict,
+            verdict.reason,
+            verdict.is_final,
+            verdict.policy_hash.clone(),
+            checks.collect::<Vec<_>>(),
+        )
+    };
+    gist(before) == gist(now)
+}
