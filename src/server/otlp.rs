@@ -453,3 +453,6 @@ impl ExportResponse {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,7 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) stop: CancellationToken,
-    pub(crate) registry: Registry,
     task: Arc<tokio::sync::Mutex<Option<JoinHandle<()>>>>,
     _stop_on_drop: Arc<tokio_util::sync::DropGuard>,
 }
@@ -52,7 +51,6 @@ pub(crate) async fn serve(router: Router, options: ListenOptions) -> Server {
         )))),
         _stop_on_drop: Arc::new(stop.clone().drop_guard()),
         stop,
-        registry,
     }
 }
 
