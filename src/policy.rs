@@ -1,1 +1,398 @@
-//! The rules language.
+//! The rules language: YAML documents into gates that can't be wrong.
+//!
+//! A **gate** is a named set of checks with a selector; a **check** is one question with a
+//! three-valued answer. This room reads them, tells the author everything that is wrong with a
+//! file at once and in its place, and hands on only valid values: whoever holds a [`Gate`] need
+//! not check it again. It judges nothing; the judge does.
+//!
+//! What the language settles:
+//!
+//! - **A gate without data doesn't pass.** Nothing in a gate turns missing data into pass before
+//!   `decideWithin` is over; after it, `onInconclusive` says what the author wants, and `hold`
+//!   (stay inconclusive) is the default.
+//! - **`worseBy` is the most that is tolerated.** The boundary is
+//!   `baseline * (1 + relative) + absolute`. A comparison fails when the candidate is shown to
+//!   be beyond the boundary and passes when it is shown to be within it; neither is shown on
+//!   the boundary itself. So a margin of zero could never pass, and is refused.
+//! - **The error rates are the gate's, not the check's.** `falseAlarms` bounds the probability
+//!   that a version that is no worse than tolerated fails, over all checks and all looks of one
+//!   rollout; a check's `weight` is its share. `falsePasses` bounds the probability that a
+//!   version that is worse than tolerated passes.
+//! - **Required and critical are two things.** A fail of a critical check fails the gate; a
+//!   pass of the gate needs a pass of every required check. Both are on unless switched off. A
+//!   check that is neither is shown and decides nothing.
+//! - **Several gates may match one deployment.** Each answers for itself; a caller asks by name.
+//! - **Names are unique** over all files, so that a verdict names one gate.
+//! - **Same meaning, same hash.** [`Gate::hash`] is taken over the canonical form: defaults
+//!   written out, numbers and durations normalised, checks in order of name. Comments, layout
+//!   and `60m` against `1h` don't change it.
+//! - **An empty file is a mistake**, because a policy that guards nothing is not what its
+//!   author wanted.
+//!
+//! Values from a rollout reach PromQL only through [`Template`], which escapes them for the
+//! place they stand in: a version label can't break out of its string.
+
+use serde::{Serialize, Serializer};
+
+mod diagnostics;
+mod document;
+mod explain;
+mod glob;
+mod parse;
+mod promql;
+mod reader;
+mod set;
+mod template;
+mod value;
+mod yaml;
+
+pub use diagnostics::{Diagnostic, Diagnostics, Place, SourceFile};
+pub use explain::explain;
+pub use glob::Glob;
+pub use parse::parse;
+pub use set::{PolicySet, built_in, load};
+pub use template::{MissingVariable, Template, TemplateError, Variable, Vars};
+
+use crate::model::{CheckKind, Target};
+
+/// A named set of checks that a rollout has to pass.
+///
+/// Serialises to the policy document with every default written out, which [`parse`] reads
+/// back to an equal gate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gate {
+    /// Its name, unique among all loaded gates.
+    pub name: String,
+    /// Which deployments it is for.
+    pub matches: Match,
+    /// How long a new instance's data is no evidence, in milliseconds from its start.
+    pub warm_up_ms: i64,
+    /// The shortest time a deployment is watched before it may pass, in milliseconds from its
+    /// start.
+    pub soak_ms: i64,
+    /// When waiting ends, in milliseconds from the deployment's start; after it
+    /// `on_inconclusive` applies.
+    pub decide_within_ms: i64,
+    /// What an undecided gate answers after `decide_within_ms`.
+    pub on_inconclusive: OnInconclusive,
+    /// The probability, over the whole rollout and all checks together, that a version that is
+    /// no worse than tolerated fails. Above 0 and below 0.5.
+    pub false_alarms: f64,
+    /// The probability that a version that is worse than tolerated passes. Above 0 and below 0.5.
+    pub false_passes: f64,
+    /// Its questions: at least one, with unique names, in the order of the file.
+    pub checks: Vec<Check>,
+    /// SHA-256 of the canonical form in lower-case hex.
+    pub hash: String,
+}
+
+/// Which deployments a gate is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Match {
+    /// The service's name.
+    pub service: Glob,
+    /// The environment's name; a target without one has the empty name, which `*` matches.
+    pub environment: Glob,
+}
+
+/// What an undecided gate answers when `decideWithin` is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnInconclusive {
+    /// Stay inconclusive: somebody has to look.
+    #[default]
+    Hold,
+    /// Pass.
+    Pass,
+    /// Fail.
+    Fail,
+}
+
+/// One question.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Check {
+    /// Its name, unique in its gate.
+    pub name: String,
+    /// Whether a fail of it fails the gate.
+    pub critical: bool,
+    /// Whether a pass of the gate needs a pass of it.
+    pub required: bool,
+    /// What it asks.
+    pub spec: CheckSpec,
+    /// Its share of the gate's false alarms, relative to the other checks' weights.
+    pub weight: f64,
+}
+
+/// What a check asks.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CheckSpec {
+    /// A PromQL expression against a threshold.
+    Query(QueryCheck),
+    /// The candidate against the baseline.
+    Compare(CompareCheck),
+    /// The share of telemetry that says which version it is from.
+    Coverage(CoverageCheck),
+}
+
+/// A PromQL expression, whose answer is one number, against a threshold.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QueryCheck {
+    /// The expression, with variables.
+    pub expr: Template,
+    /// What its answer has to be.
+    pub threshold: Threshold,
+    /// The age in milliseconds from which the newest data is too old to judge.
+    pub stale_after_ms: i64,
+}
+
+/// What a number has to be to pass. Only one side of `value` passes; NaN never does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Threshold {
+    /// How the number is held against `value`.
+    pub op: ThresholdOp,
+    /// The limit; finite.
+    pub value: f64,
+}
+
+/// How a number is held against its limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ThresholdOp {
+    /// Less than.
+    Below,
+    /// Less than or equal to.
+    AtMost,
+    /// Greater than.
+    Above,
+    /// Greater than or equal to.
+    AtLeast,
+}
+
+/// The candidate against the baseline, from the request series that spans become.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CompareCheck {
+    /// What is compared.
+    pub sli: CompareSli,
+    /// The most that is tolerated.
+    pub worse_by: Margin,
+    /// Candidate events below which there is too little to tell.
+    pub min_events: u64,
+    /// Which spans count.
+    pub span_kind: SpanKind,
+    /// What the candidate is compared with.
+    pub against: BaselinePreference,
+}
+
+/// What a comparison compares. Less is better in each.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum CompareSli {
+    /// `requests.errorRatio`: spans with status error per span.
+    ErrorRatio,
+    /// `requests.duration`: a quantile of span durations in seconds.
+    Duration {
+        /// Between 0 and 1, for example 0.95.
+        quantile: f64,
+    },
+}
+
+/// The most by which a candidate may be worse: the boundary is
+/// `baseline * (1 + relative) + absolute`. At least one part is above zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Margin {
+    /// In the indicator's own unit: a share (0.001 is 0.1 %) for ratios, seconds for durations.
+    pub absolute: Option<f64>,
+    /// A share of the baseline: 0.25 is 25 %.
+    pub relative: Option<f64>,
+}
+
+/// Which side of a call a span saw, as in OpenTelemetry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SpanKind {
+    /// The side that answers requests.
+    #[default]
+    Server,
+    /// The side that sends requests.
+    Client,
+    /// The side that takes messages from a queue.
+    Consumer,
+    /// The side that puts messages on a queue.
+    Producer,
+    /// Work inside of a process.
+    Internal,
+}
+
+/// What a candidate is compared with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum BaselinePreference {
+    /// The stable version beside it where there is one, else the previous version's history.
+    #[default]
+    Auto,
+    /// Only the stable version that runs beside it.
+    Concurrent,
+    /// Only the previous version's own history.
+    Historical,
+}
+
+/// The share of telemetry that says which version it is from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CoverageCheck {
+    /// The least share that passes, above 0 and at most 1.
+    pub at_least: f64,
+    /// Which signals count; not empty, no repeats, in the order of [`Signal`].
+    pub signals: Vec<Signal>,
+}
+
+/// A kind of telemetry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Signal {
+    /// Spans.
+    Traces,
+    /// Metric points.
+    Metrics,
+    /// Log records.
+    Logs,
+}
+
+impl Gate {
+    /// Whether this gate is for deployments to `target`.
+    pub fn is_for(&self, target: &Target) -> bool {
+        self.matches.service.matches(&target.service)
+            && self.matches.environment.matches(&target.environment)
+    }
+}
+
+impl Serialize for Gate {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        document::Document::of(self).serialize(serializer)
+    }
+}
+
+impl Check {
+    /// What it asks, as evidence names it.
+    pub fn kind(&self) -> CheckKind {
+        match self.spec {
+            CheckSpec::Query(_) => CheckKind::Query,
+            CheckSpec::Compare(_) => CheckKind::Compare,
+            CheckSpec::Coverage(_) => CheckKind::Coverage,
+        }
+    }
+}
+
+impl Threshold {
+    /// Whether `answer` passes. NaN doesn't.
+    pub fn holds(&self, answer: f64) -> bool {
+        match self.op {
+            ThresholdOp::Below => answer < self.value,
+            ThresholdOp::AtMost => answer <= self.value,
+            ThresholdOp::Above => answer > self.value,
+            ThresholdOp::AtLeast => answer >= self.value,
+        }
+    }
+}
+
+/// `below 1000`, `at least 0.99`.
+impl std::fmt::Display for Threshold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let op = match self.op {
+            ThresholdOp::Below => "below",
+            ThresholdOp::AtMost => "at most",
+            ThresholdOp::Above => "above",
+            ThresholdOp::AtLeast => "at least",
+        };
+        write!(f, "{op} {}", self.value)
+    }
+}
+
+impl Margin {
+    /// The worst value that is tolerated beside a baseline of `baseline`.
+    pub fn boundary(&self, baseline: f64) -> f64 {
+        baseline * (1.0 + self.relative.unwrap_or(0.0)) + self.absolute.unwrap_or(0.0)
+    }
+}
+
+/// A closed set of words in the language, each with its value.
+pub(crate) trait Word: Copy + PartialEq + 'static {
+    /// Every word and what it stands for, in the order they are listed to the author.
+    const WORDS: &'static [(&'static str, Self)];
+
+    /// The word for this value.
+    fn word(self) -> &'static str {
+        let found = Self::WORDS.iter().find(|(_, value)| *value == self);
+        found.map_or("", |(word, _)| word)
+    }
+}
+
+impl Word for OnInconclusive {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("hold", OnInconclusive::Hold),
+        ("pass", OnInconclusive::Pass),
+        ("fail", OnInconclusive::Fail),
+    ];
+}
+
+impl Word for ThresholdOp {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("below", ThresholdOp::Below),
+        ("atMost", ThresholdOp::AtMost),
+        ("above", ThresholdOp::Above),
+        ("atLeast", ThresholdOp::AtLeast),
+    ];
+}
+
+impl Word for SpanKind {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("server", SpanKind::Server),
+        ("client", SpanKind::Client),
+        ("consumer", SpanKind::Consumer),
+        ("producer", SpanKind::Producer),
+        ("internal", SpanKind::Internal),
+    ];
+}
+
+impl Word for BaselinePreference {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("auto", BaselinePreference::Auto),
+        ("concurrent", BaselinePreference::Concurrent),
+        ("historical", BaselinePreference::Historical),
+    ];
+}
+
+impl Word for Signal {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("traces", Signal::Traces),
+        ("metrics", Signal::Metrics),
+        ("logs", Signal::Logs),
+    ];
+}
+
+impl OnInconclusive {
+    /// `hold`, `pass` or `fail`.
+    pub fn as_str(self) -> &'static str {
+        self.word()
+    }
+}
+
+impl SpanKind {
+    /// The value of the `span_kind` label of request series, for example `SPAN_KIND_SERVER`.
+    pub fn label(self) -> &'static str {
+        match self {
+            SpanKind::Server => "SPAN_KIND_SERVER",
+            SpanKind::Client => "SPAN_KIND_CLIENT",
+            SpanKind::Consumer => "SPAN_KIND_CONSUMER",
+            SpanKind::Producer => "SPAN_KIND_PRODUCER",
+            SpanKind::Internal => "SPAN_KIND_INTERNAL",
+        }
+    }
+}
+
+impl Signal {
+    /// The value of the `signal` label of `slogate_observability_items_total`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Signal::Traces => "spans",
+            Signal::Metrics => "points",
+            Signal::Logs => "logs",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

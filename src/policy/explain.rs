@@ -1,0 +1,211 @@
+//! A gate in English.
+
+use std::fmt::Write as _;
+
+use crate::policy::value::{format_duration, percent};
+use crate::policy::{
+    BaselinePreference, Check, CheckSpec, CompareCheck, CompareSli, CoverageCheck, Gate, Glob,
+    Margin, OnInconclusive, QueryCheck, SpanKind, Word as _,
+};
+
+/// What `gate` asks and when it answers, for people who have to trust it. Ends with a line break.
+pub fn explain(gate: &Gate) -> String {
+    let mut text = format!("Gate {}\n", gate.name);
+    let mut say = |line: String| {
+        let _ = writeln!(text, "  {line}");
+    };
+    let service = selected("service", &gate.matches.service);
+    let environment = selected("environment", &gate.matches.environment);
+    say(format!("Guards {service} in {environment}."));
+    say(format!("{} {}", timing(gate), undecided(gate)));
+    say(format!(
+        "A version that is no worse than tolerated fails in at most {} of rollouts, over all \
+         checks and looks together;",
+        percent(gate.false_alarms)
+    ));
+    say(format!(
+        "one that is worse passes in at most {}.",
+        percent(gate.false_passes)
+    ));
+    for check in &gate.checks {
+        say(format!("Check {}{}:", check.name, standing(check)));
+        for line in question(&check.spec) {
+            say(format!("  {line}"));
+        }
+    }
+    text
+}
+
+fn selected(what: &str, glob: &Glob) -> String {
+    match glob.as_str() {
+        "*" => format!("every {what}"),
+        pattern if pattern.contains('*') => format!("every {what} named like {pattern}"),
+        name => format!("{what} {name}"),
+    }
+}
+
+fn timing(gate: &Gate) -> String {
+    let warm_up = match gate.warm_up_ms {
+        0 => "Every instance counts from its start".to_owned(),
+        ms => format!(
+            "An instance's first {} are no evidence",
+            format_duration(ms)
+        ),
+    };
+    match gate.soak_ms {
+        0 => format!("{warm_up}; a pass may come at once."),
+        ms => format!("{warm_up}; no pass comes before {}.", format_duration(ms)),
+    }
+}
+
+fn undecided(gate: &Gate) -> String {
+    let then = match gate.on_inconclusive {
+        OnInconclusive::Hold => "stays inconclusive, and somebody has to look",
+        OnInconclusive::Pass => "passes",
+        OnInconclusive::Fail => "fails",
+    };
+    format!(
+        "What is undecided after {} {then}.",
+        format_duration(gate.decide_within_ms)
+    )
+}
+
+fn standing(check: &Check) -> &'static str {
+    match (check.critical, check.required) {
+        (true, true) => "",
+        (true, false) => " (a fail fails the gate; a pass of the gate doesn't need it)",
+        (false, true) => " (a pass of the gate needs it; a fail of it only prevents the pass)",
+        (false, false) => " (shown only, decides nothing)",
+    }
+}
+
+fn question(spec: &CheckSpec) -> Vec<String> {
+    match spec {
+        CheckSpec::Query(check) => query(check),
+        CheckSpec::Compare(check) => compare(check),
+        CheckSpec::Coverage(check) => coverage(check),
+    }
+}
+
+fn query(check: &QueryCheck) -> Vec<String> {
+    let mut lines = vec![format!(
+        "the answer to this query has to be {}:",
+        check.threshold
+    )];
+    lines.extend(
+        check
+            .expr
+            .source()
+            .trim()
+            .lines()
+            .map(|line| format!("  {}", line.trim_end())),
+    );
+    let stale = format_duration(check.stale_after_ms);
+    lines.push(format!(
+        "no answer, several, or one older than {stale}: inconclusive"
+    ));
+    lines
+}
+
+fn compare(check: &CompareCheck) -> Vec<String> {
+    let whose = match check.span_kind {
+        SpanKind::Server => "requests answered".to_owned(),
+        kind => format!("{} spans", kind.word()),
+    };
+    let what = match check.sli {
+        CompareSli::ErrorRatio => format!("the error ratio of {whose}"),
+        CompareSli::Duration { quantile } => {
+            format!("the {quantile} quantile of the duration of {whose}")
+        }
+    };
+    let against = match check.against {
+        BaselinePreference::Auto => {
+            "the stable version beside it, or else with the previous version's own history"
+        }
+        BaselinePreference::Concurrent => "the stable version beside it",
+        BaselinePreference::Historical => "the previous version's own history",
+    };
+    vec![
+        format!("compares {what} with that of {against}"),
+        format!("tolerates at most {}", tolerance(check)),
+        example(check),
+        format!("fewer than {} requests: inconclusive", check.min_events),
+    ]
+}
+
+/// The margin of a comparison in words: `25 % more and 0.1 percentage points`.
+pub(super) fn tolerance(check: &CompareCheck) -> String {
+    let Margin { absolute, relative } = check.worse_by;
+    let absolute = absolute
+        .filter(|part| *part > 0.0)
+        .map(|part| match check.sli {
+            CompareSli::ErrorRatio => format!("{} points", percent(part)),
+            CompareSli::Duration { .. } => seconds(part),
+        });
+    let relative = relative
+        .filter(|part| *part > 0.0)
+        .map(|part| format!("{} more", percent(part)));
+    match (relative, absolute) {
+        (Some(relative), Some(absolute)) => format!("{relative} and {absolute} on top"),
+        (Some(part), None) => part,
+        (None, Some(part)) => format!("{part} more"),
+        (None, None) => "nothing".to_owned(),
+    }
+}
+
+fn example(check: &CompareCheck) -> String {
+    let (baseline, show): (f64, fn(f64) -> String) = match check.sli {
+        CompareSli::ErrorRatio => (0.01, percent),
+        CompareSli::Duration { .. } => (0.2, seconds),
+    };
+    let boundary = check.worse_by.boundary(baseline);
+    format!(
+        "for example {} beside {}: shown to be above it fails, shown to be below it passes",
+        show(boundary),
+        show(baseline)
+    )
+}
+
+fn seconds(seconds: f64) -> String {
+    format_duration((seconds * 1000.0).round() as i64)
+}
+
+fn coverage(check: &CoverageCheck) -> Vec<String> {
+    let signals: Vec<&str> = check.signals.iter().map(|signal| signal.word()).collect();
+    vec![format!(
+        "at least {} of {} have to say which version they are from",
+        percent(check.at_least),
+        signals.join(" and of ")
+    )]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::built_in;
+
+    #[test]
+    fn the_built_in_gate_reads_aloud() {
+        let text = explain(built_in().get("canary").unwrap());
+        let expected = "\
+Gate canary
+  Guards every service in every environment.
+  An instance's first 2m are no evidence; no pass comes before 5m. What is undecided after 1h stays inconclusive, and somebody has to look.
+  A version that is no worse than tolerated fails in at most 1 % of rollouts, over all checks and looks together;
+  one that is worse passes in at most 5 %.
+  Check errors:
+    compares the error ratio of requests answered with that of the stable version beside it, or else with the previous version's own history
+    tolerates at most 25 % more and 0.1 % points on top
+    for example 1.35 % beside 1 %: shown to be above it fails, shown to be below it passes
+    fewer than 50 requests: inconclusive
+  Check latency:
+    compares the 0.95 quantile of the duration of requests answered with that of the stable version beside it, or else with the previous version's own history
+    tolerates at most 10 % more and 5ms on top
+    for example 225ms beside 200ms: shown to be above it fails, shown to be below it passes
+    fewer than 50 requests: inconclusive
+  Check identity (a pass of the gate needs it; a fail of it only prevents the pass):
+    at least 95 % of traces have to say which version they are from
+";
+        assert_eq!(text, expected);
+    }
+}
