@@ -1,0 +1,338 @@
+//! From layers to one value per setting.
+//!
+//! A flag wins over the environment, the environment over the file, the file over the default;
+//! per setting, not per section. A value that another layer overrides is still read and must
+//! be right: a mistake that waits for the day the flag is left off is the worse one. An empty
+//! environment variable counts as not set, because shells and manifests leave them behind.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use super::file::{Leaf, LeafValue, SettingsFile};
+use super::mistake::{Mistake, Mistakes};
+use super::suggest::nearest;
+use super::table::{SETTINGS, Setting, by_env, by_key};
+use super::value::{Kind, Value};
+
+/// Names in the environment that are ours and no settings.
+const OTHER_ENV: &[&str] = &["SLOGATE_CONFIG", "SLOGATE_SERVER"];
+
+/// What the outside says.
+#[derive(Debug, Default)]
+pub struct Layers {
+    /// The settings file, where there is one.
+    pub file: Option<SettingsFile>,
+    /// The environment, whole; names that are not ours are left alone.
+    pub env: Vec<(String, String)>,
+    /// Flags that were given: the setting's key and the text.
+    pub flags: Vec<(&'static str, String)>,
+}
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Nothing set it.
+    Default,
+    /// A line of a file.
+    File(PathBuf, u64),
+    /// An environment variable.
+    Env(&'static str),
+    /// A flag, without its dashes.
+    Flag(&'static str),
+}
+
+/// `default`, `slogate.yaml:3`, `SLOGATE_LISTEN_API` or `--listen-api`.
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::Default => f.write_str("default"),
+            Origin::File(path, line) => write!(f, "{}:{line}", path.display()),
+            Origin::Env(name) => f.write_str(name),
+            Origin::Flag(name) => write!(f, "--{name}"),
+        }
+    }
+}
+
+/// Every setting's value and where it came from.
+#[derive(Clone, Debug, Default)]
+pub struct Values {
+    values: BTreeMap<&'static str, (Value, Origin)>,
+    /// What is not wrong and yet worth saying.
+    pub warnings: Vec<String>,
+}
+
+impl Values {
+    /// Reads all layers.
+    ///
+    /// # Errors
+    /// With every mistake of every layer.
+    pub fn resolve(layers: &Layers) -> Result<Self, Mistakes> {
+        let mut mistakes = Vec::new();
+        let mut values = Values::default();
+        for setting in SETTINGS {
+            if let Some(text) = setting.default
+                && let Ok(value) = Value::parse(setting.kind, text)
+            {
+                values.set(setting, value, Origin::Default);
+            }
+        }
+        if let Some(file) = &layers.file {
+            for leaf in &file.leaves {
+                match read_leaf(leaf) {
+                    Ok((setting, value)) => {
+                        let origin = Origin::File(file.path.clone(), leaf.key_place.line);
+                        values.set(setting, value, origin);
+                    }
+                    Err((message, help, is_key)) => {
+                        let place = if is_key {
+                            leaf.key_place
+                        } else {
+                            leaf.value_place
+                        };
+                        let mistake =
+                            Mistake::new(file.path.display(), message).at(place, &file.text);
+                        mistakes.push(match help {
+                            Some(help) => mistake.help(help),
+                            None => mistake,
+                        });
+                    }
+                }
+            }
+        }
+        for (name, text) in &layers.env {
+            match by_env(name) {
+                Some(_) if text.is_empty() => {}
+                Some(setting) => match Value::parse(setting.kind, text) {
+                    Ok(value) => values.set(setting, value, Origin::Env(setting.env)),
+                    Err(message) => mistakes.push(Mistake::new(setting.env, message)),
+                },
+                None if is_unknown_env(name) => values.warnings.push(unknown_env(name)),
+                None => {}
+            }
+        }
+        for (key, text) in &layers.flags {
+            if let Some(setting) = by_key(key) {
+                match Value::parse(setting.kind, text) {
+                    Ok(value) => values.set(setting, value, Origin::Flag(setting.flag)),
+                    Err(message) => {
+                        mistakes.push(Mistake::new(format_args!("--{}", setting.flag), message));
+                    }
+                }
+            }
+        }
+        if mistakes.is_empty() {
+            Ok(values)
+        } else {
+            Err(Mistakes(mistakes))
+        }
+    }
+
+    fn set(&mut self, setting: &'static Setting, value: Value, origin: Origin) {
+        self.values.insert(setting.key, (value, origin));
+    }
+
+    /// The value of `key` and where it came from; `None` where nothing sets it.
+    pub fn get(&self, key: &str) -> Option<(&Value, &Origin)> {
+        self.values.get(key).map(|(value, origin)| (value, origin))
+    }
+
+    /// Fills a setting whose default is not a constant.
+    pub fn set_default(&mut self, key: &'static str, value: Value) {
+        self.values.entry(key).or_insert((value, Origin::Default));
+    }
+}
+
+/// A mistake of a leaf: what, how to mend it, and whether the key is to blame.
+type LeafMistake = (String, Option<String>, bool);
+
+fn read_leaf(leaf: &Leaf) -> Result<(&'static Setting, Value), LeafMistake> {
+    let Some(setting) = by_key(&leaf.key) else {
+        return Err((unknown_key(&leaf.key), suggest_key(&leaf.key), true));
+    };
+    let fail = |found: &str, is_key| {
+        let message = format!("{}: found {found}, expected {}", setting.key, setting.kind);
+        Err((message, None, is_key))
+    };
+    let paths = |texts: &[String]| Value::Paths(texts.iter().map(PathBuf::from).collect());
+    let value = match (&leaf.value, setting.kind) {
+        (LeafValue::Nothing, _) => return fail("nothing", true),
+        (LeafValue::Other, _) => return fail("a mapping or a nested list", false),
+        (LeafValue::List(texts), Kind::Paths) => Ok(paths(texts)),
+        (LeafValue::List(_), _) => return fail("a list", false),
+        // In the file a comma belongs to the path: several paths are a list there.
+        (LeafValue::Text(text), Kind::Paths) => Ok(paths(std::slice::from_ref(text))),
+        (LeafValue::Text(text), kind) => Value::parse(kind, text),
+    };
+    value
+        .map(|value| (setting, value))
+        .map_err(|message| (format!("{}: {message}", setting.key), None, false))
+}
+
+fn unknown_key(key: &str) -> String {
+    let key: String = key.chars().take(100).collect();
+    let section = SETTINGS.iter().any(|setting| {
+        setting
+            .key
+            .strip_prefix(&key)
+            .is_some_and(|rest| rest.starts_with('.'))
+    });
+    if section {
+        format!("{key} is a section and needs settings below it")
+    } else {
+        format!("unknown setting {key}")
+    }
+}
+
+fn suggest_key(key: &str) -> Option<String> {
+    nearest(key, SETTINGS.iter().map(|setting| setting.key))
+        .map(|near| format!("did you mean {near}?"))
+        .or_else(|| Some("`slogate config --reference` lists every setting".to_owned()))
+}
+
+fn is_unknown_env(name: &str) -> bool {
+    // Kubernetes gives every pod SLOGATE_SERVICE_HOST, SLOGATE_PORT_9560_TCP and so on where a
+    // service is called slogate; they are nobody's mistake.
+    let of_kubernetes = name.starts_with("SLOGATE_SERVICE_")
+        || name == "SLOGATE_PORT"
+        || name.starts_with("SLOGATE_PORT_");
+    name.starts_with("SLOGATE_") && !of_kubernetes && !OTHER_ENV.contains(&name)
+}
+
+fn unknown_env(name: &str) -> String {
+    match nearest(name, SETTINGS.iter().map(|setting| setting.env)) {
+        Some(near) => format!("{name} is set and is no setting: did you mean {near}?"),
+        None => format!("{name} is set and is no setting"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn layers(file: &str, env: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Layers {
+        let file = (!file.is_empty())
+            .then(|| SettingsFile::parse(Path::new("slogate.yaml"), file.to_owned()).unwrap());
+        let owned = |pair: &(&str, &str)| (pair.0.to_owned(), pair.1.to_owned());
+        Layers {
+            file,
+            env: env.iter().map(owned).collect(),
+            flags: flags.iter().map(|(k, v)| (*k, (*v).to_owned())).collect(),
+        }
+    }
+
+    #[test]
+    fn flag_over_environment_over_file_over_default() {
+        const FILE: &str = "judge:\n  interval: 20s\n";
+        let env = ("SLOGATE_JUDGE_INTERVAL", "30s");
+        let flag = ("judge.interval", "40s");
+        let cases = [
+            (layers("", &[], &[]), "10s", "default"),
+            (layers(FILE, &[], &[]), "20s", "slogate.yaml:2"),
+            (layers(FILE, &[env], &[]), "30s", "SLOGATE_JUDGE_INTERVAL"),
+            (layers("", &[env], &[]), "30s", "SLOGATE_JUDGE_INTERVAL"),
+            (layers(FILE, &[env], &[flag]), "40s", "--judge-interval"),
+            (layers(FILE, &[], &[flag]), "40s", "--judge-interval"),
+            (layers("", &[env], &[flag]), "40s", "--judge-interval"),
+            (
+                layers(FILE, &[("SLOGATE_JUDGE_INTERVAL", "")], &[]),
+                "20s",
+                "slogate.yaml:2",
+            ),
+        ];
+        for (layers, value, origin) in cases {
+            let values = Values::resolve(&layers).unwrap();
+            let (found, from) = values.get("judge.interval").unwrap();
+            assert_eq!(found.to_string(), value);
+            assert_eq!(from.to_string(), origin);
+            let (other, from) = values.get("ingest.flushInterval").unwrap();
+            assert_eq!(other.to_string(), "5s", "layers win per setting");
+            assert_eq!(*from, Origin::Default);
+        }
+    }
+
+    #[test]
+    fn all_mistakes_of_all_layers_are_told_with_their_places() {
+        let layers = layers(
+            "listen:\n  aip: 127.0.0.1:1\n  otlpGrpc: here\njudge: 5\nlog:\n  format: [json]\n  filter:\ncolour: red\n",
+            &[("SLOGATE_STORE_SIZE_MAX", "2 GB")],
+            &[("listen.api", "9560")],
+        );
+        let text = Values::resolve(&layers).unwrap_err().to_string();
+        let golden = "\
+slogate.yaml:2:3: unknown setting listen.aip
+    2 |   aip: 127.0.0.1:1
+      |   ^^^
+  help: did you mean listen.api?
+slogate.yaml:3:13: listen.otlpGrpc: \"here\" is not an IP address and a port, for example 127.0.0.1:9560
+    3 |   otlpGrpc: here
+      |             ^^^^
+slogate.yaml:4:1: judge is a section and needs settings below it
+    4 | judge: 5
+      | ^^^^^
+  help: `slogate config --reference` lists every setting
+slogate.yaml:6:11: log.format: found a list, expected pretty or json
+    6 |   format: [json]
+      |           ^
+slogate.yaml:7:3: log.filter: found nothing, expected a line of text
+    7 |   filter:
+      |   ^^^^^^
+slogate.yaml:8:1: unknown setting colour
+    8 | colour: red
+      | ^^^^^^
+  help: `slogate config --reference` lists every setting
+SLOGATE_STORE_SIZE_MAX: \"2 GB\" is not a size from 16MiB to 4TiB, for example 64MiB
+--listen-api: \"9560\" is not an IP address and a port, for example 127.0.0.1:9560";
+        assert_eq!(text, golden);
+    }
+
+    #[test]
+    fn a_mistake_that_a_flag_overrides_is_still_a_mistake() {
+        let layers = layers(
+            "judge: { interval: soon }",
+            &[],
+            &[("judge.interval", "10s")],
+        );
+        assert!(Values::resolve(&layers).is_err());
+    }
+
+    #[test]
+    fn unknown_names_in_the_environment_are_warned_about() {
+        let layers = layers(
+            "",
+            &[
+                ("SLOGATE_LISTEN_AIP", "x"),
+                ("SLOGATE_NOPE_NOPE", "x"),
+                ("SLOGATE_SERVER", "http://x"),
+                ("SLOGATE_SERVICE_HOST", "10.0.0.1"),
+                ("SLOGATE_PORT_9560_TCP_ADDR", "10.0.0.1"),
+                ("PATH", "/bin"),
+            ],
+            &[],
+        );
+        assert_eq!(
+            Values::resolve(&layers).unwrap().warnings,
+            [
+                "SLOGATE_LISTEN_AIP is set and is no setting: did you mean SLOGATE_LISTEN_API?",
+                "SLOGATE_NOPE_NOPE is set and is no setting",
+            ]
+        );
+    }
+
+    #[test]
+    fn paths_are_a_list_in_the_file_and_separated_by_commas_elsewhere() {
+        let paths = |layers: &Layers| {
+            let values = Values::resolve(layers).unwrap();
+            values.get("policy.paths").unwrap().0.clone()
+        };
+        let both = Value::Paths(vec!["a".into(), "b".into()]);
+        let in_file = layers("policy: { paths: [a, b] }", &[], &[]);
+        assert_eq!(paths(&in_file), both);
+        let in_env = layers("", &[("SLOGATE_POLICY_PATHS", "a, b")], &[]);
+        assert_eq!(paths(&in_env), both);
+        let one = layers("policy: { paths: 'a,b' }", &[], &[]);
+        assert_eq!(paths(&one), Value::Paths(vec!["a,b".into()]));
+    }
+}

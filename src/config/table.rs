@@ -1,0 +1,361 @@
+//! The one table of settings.
+//!
+//! A setting is a row here and a line in [`Config::from_values`](super::Config); the file's
+//! keys, the environment's names, the flags, `slogate config` and docs/configuration.md are
+//! all read from the table, so they can't disagree.
+
+use super::value::Kind;
+
+/// One setting: how it is called, what it takes, what it is without being set.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// Its path in the file, for example `listen.otlpGrpc`.
+    pub key: &'static str,
+    /// Its name in the environment, for example `SLOGATE_LISTEN_OTLP_GRPC`.
+    pub env: &'static str,
+    /// Its flag without the dashes, for example `listen-otlp-grpc`.
+    pub flag: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// Its value where nothing sets it, as text; `None` where it is then absent.
+    pub default: Option<&'static str>,
+    /// What it is for, in a sentence or two.
+    pub doc: &'static str,
+}
+
+const SECOND_MS: i64 = 1000;
+const MINUTE_MS: i64 = 60 * SECOND_MS;
+const HOUR_MS: i64 = 60 * MINUTE_MS;
+const DAY_MS: i64 = 24 * HOUR_MS;
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// Every setting, in the order of the documentation.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "listen.api",
+        env: "SLOGATE_LISTEN_API",
+        flag: "listen-api",
+        kind: Kind::Address,
+        default: Some("127.0.0.1:9560"),
+        doc: "Where the API, health and /metrics listen. Port 0 takes a free port, which is \
+              printed and written to the `ports` file of the data directory.",
+    },
+    Setting {
+        key: "listen.otlpGrpc",
+        env: "SLOGATE_LISTEN_OTLP_GRPC",
+        flag: "listen-otlp-grpc",
+        kind: Kind::Address,
+        default: Some("127.0.0.1:4317"),
+        doc: "Where OTLP over gRPC listens.",
+    },
+    Setting {
+        key: "listen.otlpHttp",
+        env: "SLOGATE_LISTEN_OTLP_HTTP",
+        flag: "listen-otlp-http",
+        kind: Kind::Address,
+        default: Some("127.0.0.1:4318"),
+        doc: "Where OTLP over HTTP listens.",
+    },
+    Setting {
+        key: "listen.allowNonLoopback",
+        env: "SLOGATE_LISTEN_ALLOW_NON_LOOPBACK",
+        flag: "listen-allow-non-loopback",
+        kind: Kind::Bool,
+        default: Some("false"),
+        doc: "Permits addresses other machines can reach. There is no authentication yet: \
+              whoever reaches the port can post events and telemetry, and so decide verdicts.",
+    },
+    Setting {
+        key: "publicUrl",
+        env: "SLOGATE_PUBLIC_URL",
+        flag: "public-url",
+        kind: Kind::Url,
+        default: None,
+        doc: "How others reach the API, for the links in answers; without it, links begin with \
+              the address the API listens on.",
+    },
+    Setting {
+        key: "data.dir",
+        env: "SLOGATE_DATA_DIR",
+        flag: "data-dir",
+        kind: Kind::Path,
+        default: None,
+        doc: "The directory of everything kept. Without it, `$XDG_STATE_HOME/slogate` where \
+              that variable is set, else `./slogate-data`.",
+    },
+    Setting {
+        key: "ingest.flushInterval",
+        env: "SLOGATE_INGEST_FLUSH_INTERVAL",
+        flag: "ingest-flush-interval",
+        kind: Kind::duration(SECOND_MS, MINUTE_MS),
+        default: Some("5s"),
+        doc: "How often what spans and logs add up to becomes samples. Ticks fall on multiples \
+              of it.",
+    },
+    Setting {
+        key: "ingest.seriesPerService",
+        env: "SLOGATE_INGEST_SERIES_PER_SERVICE",
+        flag: "ingest-series-per-service",
+        kind: Kind::count(10, 1_000_000),
+        default: Some("2000"),
+        doc: "Request series one service may have; over it, new span names fold into `other`.",
+    },
+    Setting {
+        key: "ingest.metricSeriesPerService",
+        env: "SLOGATE_INGEST_METRIC_SERIES_PER_SERVICE",
+        flag: "ingest-metric-series-per-service",
+        kind: Kind::count(10, 10_000_000),
+        default: Some("10000"),
+        doc: "Series one service's own metrics may have; over it, points of new series are \
+              refused with a reason.",
+    },
+    Setting {
+        key: "ingest.versionIdle",
+        env: "SLOGATE_INGEST_VERSION_IDLE",
+        flag: "ingest-version-idle",
+        kind: Kind::duration(MINUTE_MS, 30 * DAY_MS),
+        default: Some("1h"),
+        doc: "How long a version may be silent before its request series end.",
+    },
+    Setting {
+        key: "store.retention",
+        env: "SLOGATE_STORE_RETENTION",
+        flag: "store-retention",
+        kind: Kind::duration(HOUR_MS, 3650 * DAY_MS),
+        default: Some("15d"),
+        doc: "How long samples are kept.",
+    },
+    Setting {
+        key: "store.sizeMax",
+        env: "SLOGATE_STORE_SIZE_MAX",
+        flag: "store-size-max",
+        kind: Kind::size(16 * MIB, 4096 * GIB),
+        default: Some("2GiB"),
+        doc: "Memory the series store may take; over it, the oldest samples go first.",
+    },
+    Setting {
+        key: "store.outOfOrderWindow",
+        env: "SLOGATE_STORE_OUT_OF_ORDER_WINDOW",
+        flag: "store-out-of-order-window",
+        kind: Kind::duration(0, DAY_MS),
+        default: Some("30m"),
+        doc: "How much older than a series' newest sample a sample may be and still be taken.",
+    },
+    Setting {
+        key: "store.seriesMax",
+        env: "SLOGATE_STORE_SERIES_MAX",
+        flag: "store-series-max",
+        kind: Kind::count(1000, 100_000_000),
+        default: Some("2000000"),
+        doc: "Series the store may hold; over it, new series are refused.",
+    },
+    Setting {
+        key: "deployments.keep",
+        env: "SLOGATE_DEPLOYMENTS_KEEP",
+        flag: "deployments-keep",
+        kind: Kind::duration(DAY_MS, 3650 * DAY_MS),
+        default: Some("90d"),
+        doc: "How long ended deployments stay in memory and in lists; on disk they stay for \
+              good.",
+    },
+    Setting {
+        key: "judge.interval",
+        env: "SLOGATE_JUDGE_INTERVAL",
+        flag: "judge-interval",
+        kind: Kind::duration(SECOND_MS, 10 * MINUTE_MS),
+        default: Some("10s"),
+        doc: "How often every active deployment is judged.",
+    },
+    Setting {
+        key: "policy.paths",
+        env: "SLOGATE_POLICY_PATHS",
+        flag: "policy-paths",
+        kind: Kind::Paths,
+        default: None,
+        doc: "Files and directories of policies (`*.yaml`, `*.yml`). Without it, the built-in \
+              gate `canary` applies. In the environment and as a flag the paths are separated \
+              by commas.",
+    },
+    Setting {
+        key: "source.kind",
+        env: "SLOGATE_SOURCE_KIND",
+        flag: "source-kind",
+        kind: Kind::Choice(&["embedded", "prometheus"]),
+        default: Some("embedded"),
+        doc: "Where verdicts take their series from: the embedded store, or a \
+              Prometheus-compatible server.",
+    },
+    Setting {
+        key: "source.url",
+        env: "SLOGATE_SOURCE_URL",
+        flag: "source-url",
+        kind: Kind::Url,
+        default: None,
+        doc: "That server's base URL, for `source.kind: prometheus`.",
+    },
+    Setting {
+        key: "log.format",
+        env: "SLOGATE_LOG_FORMAT",
+        flag: "log-format",
+        kind: Kind::Choice(&["pretty", "json"]),
+        default: Some("pretty"),
+        doc: "How the log, on standard error, is written.",
+    },
+    Setting {
+        key: "log.filter",
+        env: "SLOGATE_LOG_FILTER",
+        flag: "log-filter",
+        kind: Kind::Text,
+        default: Some("info"),
+        doc: "What is logged: a level, or directives such as `info,slogate::judge=debug`.",
+    },
+    Setting {
+        key: "telemetry.endpoint",
+        env: "SLOGATE_TELEMETRY_ENDPOINT",
+        flag: "telemetry-endpoint",
+        kind: Kind::Url,
+        default: None,
+        doc: "Where slogate sends its own traces and metrics over OTLP; nowhere without it.",
+    },
+    Setting {
+        key: "telemetry.protocol",
+        env: "SLOGATE_TELEMETRY_PROTOCOL",
+        flag: "telemetry-protocol",
+        kind: Kind::Choice(&["grpc", "http"]),
+        default: Some("grpc"),
+        doc: "Which OTLP that endpoint speaks: gRPC, or protobuf over HTTP.",
+    },
+    Setting {
+        key: "limits.connections",
+        env: "SLOGATE_LIMITS_CONNECTIONS",
+        flag: "limits-connections",
+        kind: Kind::count(1, 1_000_000),
+        default: Some("1024"),
+        doc: "Connections each listener holds at once; further ones wait to be accepted.",
+    },
+    Setting {
+        key: "limits.requestBody",
+        env: "SLOGATE_LIMITS_REQUEST_BODY",
+        flag: "limits-request-body",
+        kind: Kind::size(KIB, GIB),
+        default: Some("64MiB"),
+        doc: "The largest OTLP request after decompression.",
+    },
+    Setting {
+        key: "limits.requestBodyCompressed",
+        env: "SLOGATE_LIMITS_REQUEST_BODY_COMPRESSED",
+        flag: "limits-request-body-compressed",
+        kind: Kind::size(KIB, GIB),
+        default: Some("16MiB"),
+        doc: "The largest OTLP request as it is sent, where it is sent compressed.",
+    },
+    Setting {
+        key: "limits.eventBody",
+        env: "SLOGATE_LIMITS_EVENT_BODY",
+        flag: "limits-event-body",
+        kind: Kind::size(KIB, 64 * MIB),
+        default: Some("1MiB"),
+        doc: "The largest body of events.",
+    },
+    Setting {
+        key: "limits.inFlight",
+        env: "SLOGATE_LIMITS_IN_FLIGHT",
+        flag: "limits-in-flight",
+        kind: Kind::size(MIB, 64 * GIB),
+        default: Some("256MiB"),
+        doc: "Memory all requests being read may take together; over it, senders are told to \
+              come back.",
+    },
+    Setting {
+        key: "limits.headerTimeout",
+        env: "SLOGATE_LIMITS_HEADER_TIMEOUT",
+        flag: "limits-header-timeout",
+        kind: Kind::duration(100, 10 * MINUTE_MS),
+        default: Some("10s"),
+        doc: "How long a client may take to send a request's headers.",
+    },
+    Setting {
+        key: "limits.bodyTimeout",
+        env: "SLOGATE_LIMITS_BODY_TIMEOUT",
+        flag: "limits-body-timeout",
+        kind: Kind::duration(100, 10 * MINUTE_MS),
+        default: Some("30s"),
+        doc: "How long a client may take to send a request's body.",
+    },
+    Setting {
+        key: "limits.drain",
+        env: "SLOGATE_LIMITS_DRAIN",
+        flag: "limits-drain",
+        kind: Kind::duration(0, 10 * MINUTE_MS),
+        default: Some("10s"),
+        doc: "How long requests in flight may take to finish when the daemon stops.",
+    },
+];
+
+/// The setting of that key.
+pub fn by_key(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+/// The setting of that environment variable.
+pub fn by_env(name: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.env == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::value::Value;
+
+    /// `listen.otlpGrpc` as words: `listen`, `otlp`, `grpc`.
+    fn words(key: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        for c in key.chars() {
+            if c == '.' {
+                words.push(String::new());
+            } else {
+                if c.is_ascii_uppercase() {
+                    words.push(String::new());
+                }
+                if let Some(word) = words.last_mut() {
+                    word.push(c.to_ascii_lowercase());
+                }
+            }
+        }
+        words
+    }
+
+    #[test]
+    fn names_follow_from_the_key() {
+        for setting in SETTINGS {
+            let words = words(setting.key);
+            let env = format!("SLOGATE_{}", words.join("_").to_uppercase());
+            assert_eq!(setting.env, env);
+            assert_eq!(setting.flag, words.join("-"), "{}", setting.key);
+            assert!(setting.doc.ends_with('.'), "{}", setting.key);
+        }
+    }
+
+    #[test]
+    fn no_key_is_there_twice_or_inside_another() {
+        for (n, a) in SETTINGS.iter().enumerate() {
+            for b in &SETTINGS[n + 1..] {
+                assert_ne!(a.key, b.key);
+                assert!(!b.key.starts_with(&format!("{}.", a.key)));
+                assert!(!a.key.starts_with(&format!("{}.", b.key)));
+            }
+        }
+    }
+
+    #[test]
+    fn defaults_are_values_of_their_kind_and_print_as_written() {
+        for setting in SETTINGS {
+            if let Some(text) = setting.default {
+                let value = Value::parse(setting.kind, text).unwrap();
+                assert_eq!(value.to_string(), text, "{}", setting.key);
+            }
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! What a setting can hold, and how it is read from text.
+//!
+//! Durations are Prometheus's (`500ms`, `10s`, `1h30m`, `15d`, `2w`, `1y`); a bare number is
+//! refused because nobody can see its unit. Sizes are binary (`64MiB`, `64Mi`) or bytes.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// What a setting takes, with its limits.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// An IP address and a port.
+    Address,
+    /// `true` or `false`.
+    Bool,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A whole number between both ends.
+    Count {
+        /// The least.
+        min: u64,
+        /// The most.
+        max: u64,
+    },
+    /// A span of time in milliseconds between both ends.
+    Duration {
+        /// The shortest, in milliseconds.
+        min_ms: i64,
+        /// The longest, in milliseconds.
+        max_ms: i64,
+    },
+    /// A file or directory.
+    Path,
+    /// Several files or directories.
+    Paths,
+    /// A number of bytes between both ends.
+    Size {
+        /// The least, in bytes.
+        min: u64,
+        /// The most, in bytes.
+        max: u64,
+    },
+    /// Any text on one line.
+    Text,
+    /// An http or https URL.
+    Url,
+}
+
+/// A setting's value.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// Of [`Kind::Address`].
+    Address(SocketAddr),
+    /// Of [`Kind::Bool`].
+    Bool(bool),
+    /// Of [`Kind::Count`].
+    Count(u64),
+    /// Of [`Kind::Duration`], in milliseconds.
+    Duration(i64),
+    /// Of [`Kind::Path`].
+    Path(PathBuf),
+    /// Of [`Kind::Paths`].
+    Paths(Vec<PathBuf>),
+    /// Of [`Kind::Size`], in bytes.
+    Size(u64),
+    /// Of [`Kind::Text`], [`Kind::Choice`] and [`Kind::Url`].
+    Text(String),
+}
+
+/// The longest text a setting may hold, in bytes.
+const TEXT_MAX: usize = 4096;
+
+impl Kind {
+    /// A duration between both ends, in milliseconds.
+    pub const fn duration(min_ms: i64, max_ms: i64) -> Self {
+        Kind::Duration { min_ms, max_ms }
+    }
+
+    /// A whole number between both ends.
+    pub const fn count(min: u64, max: u64) -> Self {
+        Kind::Count { min, max }
+    }
+
+    /// A number of bytes between both ends.
+    pub const fn size(min: u64, max: u64) -> Self {
+        Kind::Size { min, max }
+    }
+
+    /// What stands for the value in help texts, for example `DURATION`.
+    pub fn placeholder(self) -> &'static str {
+        match self {
+            Kind::Address => "ADDRESS",
+            Kind::Bool => "BOOL",
+            Kind::Choice(_) => "CHOICE",
+            Kind::Count { .. } => "COUNT",
+            Kind::Duration { .. } => "DURATION",
+            Kind::Path => "PATH",
+            Kind::Paths => "PATHS",
+            Kind::Size { .. } => "SIZE",
+            Kind::Text => "TEXT",
+            Kind::Url => "URL",
+        }
+    }
+}
+
+/// What is expected, for messages and the reference: `a duration from 1s to 1m, …`.
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Kind::Address => f.write_str("an IP address and a port, for example 127.0.0.1:9560"),
+            Kind::Bool => f.write_str("true or false"),
+            Kind::Choice(words) => f.write_str(&words.join(" or ")),
+            Kind::Count { min, max } => write!(f, "a whole number from {min} to {max}"),
+            Kind::Duration { min_ms, max_ms } => write!(
+                f,
+                "a duration from {} to {}, for example 10s or 1h30m",
+                Value::Duration(*min_ms),
+                Value::Duration(*max_ms)
+            ),
+            Kind::Path => f.write_str("a path"),
+            Kind::Paths => f.write_str("a list of paths"),
+            Kind::Size { min, max } => write!(
+                f,
+                "a size from {} to {}, for example 64MiB",
+                Value::Size(*min),
+                Value::Size(*max)
+            ),
+            Kind::Text => f.write_str("a line of text"),
+            Kind::Url => f.write_str("a URL, for example http://127.0.0.1:9090"),
+        }
+    }
+}
+
+impl Value {
+    /// Reads a value of `kind`; the error says what is wrong, without the place.
+    ///
+    /// # Errors
+    /// Where `text` is not one, or is outside of the kind's limits.
+    pub fn parse(kind: Kind, text: &str) -> Result<Value, String> {
+        if text.len() > TEXT_MAX {
+            return Err(format!("longer than {TEXT_MAX} bytes"));
+        }
+        let wrong = || format!("{text:?} is not {kind}");
+        match kind {
+            Kind::Address => text.parse().map(Value::Address).map_err(|_| wrong()),
+            Kind::Bool => match text {
+                "true" => Ok(Value::Bool(true)),
+                "false" => Ok(Value::Bool(false)),
+                _ => Err(wrong()),
+            },
+            Kind::Choice(words) if words.contains(&text) => Ok(Value::Text(text.to_owned())),
+            Kind::Choice(_) => Err(wrong()),
+            Kind::Count { min, max } => match text.parse() {
+                Ok(n) if (min..=max).contains(&n) => Ok(Value::Count(n)),
+                _ => Err(wrong()),
+            },
+            Kind::Duration { min_ms, max_ms } => match parse_duration_ms(text) {
+                Some(ms) if (min_ms..=max_ms).contains(&ms) => Ok(Value::Duration(ms)),
+                None if text.parse::<f64>().is_ok() => {
+                    Err(format!("{text:?} has no unit: expected {kind}"))
+                }
+                _ => Err(wrong()),
+            },
+            Kind::Path if text.is_empty() => Err(wrong()),
+            Kind::Path => Ok(Value::Path(PathBuf::from(text))),
+            Kind::Paths => Ok(Value::Paths(
+                text.split(',')
+                    .map(str::trim)
+                    .filter(|path| !path.is_empty())
+                    .map(PathBuf::from)
+                    .collect(),
+            )),
+            Kind::Size { min, max } => match parse_size(text) {
+                Some(n) if (min..=max).contains(&n) => Ok(Value::Size(n)),
+                _ => Err(wrong()),
+            },
+            Kind::Text if text.is_empty() || text.contains(['\n', '\r']) => Err(wrong()),
+            Kind::Text => Ok(Value::Text(text.to_owned())),
+            Kind::Url => match parse_url(text) {
+                true => Ok(Value::Text(text.trim_end_matches('/').to_owned())),
+                false => Err(wrong()),
+            },
+        }
+    }
+
+    /// The value as JSON: numbers and booleans as such, everything else as the text it prints.
+    pub fn to_json(&self) -> serde_json::Value {
+        match self {
+            Value::Bool(b) => (*b).into(),
+            Value::Count(n) => (*n).into(),
+            Value::Paths(paths) => paths
+                .iter()
+                .map(|path| path.display().to_string())
+                .collect(),
+            other => other.to_string().into(),
+        }
+    }
+}
+
+/// As it would be written in the file.
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Address(address) => address.fmt(f),
+            Value::Bool(b) => b.fmt(f),
+            Value::Count(n) => n.fmt(f),
+            Value::Duration(ms) => f.write_str(&format_duration_ms(*ms)),
+            Value::Path(path) => path.display().fmt(f),
+            Value::Paths(paths) => {
+                for (n, path) in paths.iter().enumerate() {
+                    let comma = if n == 0 { "" } else { "," };
+                    write!(f, "{comma}{}", path.display())?;
+                }
+                Ok(())
+            }
+            Value::Size(bytes) => f.write_str(&format_size(*bytes)),
+            Value::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+/// Units of time, longest first, in milliseconds. A year is 365 days, as in PromQL.
+const TIME_UNITS: [(&str, i64); 7] = [
+    ("y", 365 * 86_400_000),
+    ("w", 7 * 86_400_000),
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1000),
+    ("ms", 1),
+];
+
+/// Milliseconds of `1h30m`: whole numbers with units, from the longest unit to the shortest,
+/// each at most once; `0` needs no unit.
+pub fn parse_duration_ms(text: &str) -> Option<i64> {
+    if text == "0" {
+        return Some(0);
+    }
+    let mut rest = text;
+    let mut total_ms: i64 = 0;
+    let mut units = TIME_UNITS.iter();
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, after) = rest.split_at_checked(digits)?;
+        let letters = after.bytes().take_while(u8::is_ascii_lowercase).count();
+        let (unit, after) = after.split_at_checked(letters)?;
+        let (_, unit_ms) = units.find(|(name, _)| *name == unit)?;
+        let part_ms = number.parse::<i64>().ok()?.checked_mul(*unit_ms)?;
+        total_ms = total_ms.checked_add(part_ms)?;
+        rest = after;
+    }
+    (!text.is_empty()).then_some(total_ms)
+}
+
+/// The shortest text that [`parse_duration_ms`] reads back.
+fn format_duration_ms(ms: i64) -> String {
+    if ms <= 0 {
+        return "0s".to_owned();
+    }
+    // `90d` reads better than `12w6d`: weeks and years only where they are the whole.
+    let whole = TIME_UNITS[..2]
+        .iter()
+        .find(|(_, unit)| ms % unit == 0 && ms / unit == 1);
+    if let Some((name, _)) = whole {
+        return format!("1{name}");
+    }
+    let mut rest = ms;
+    let mut text = String::new();
+    for (name, unit_ms) in &TIME_UNITS[2..] {
+        if rest / unit_ms > 0 {
+            text.push_str(&format!("{}{name}", rest / unit_ms));
+            rest %= unit_ms;
+        }
+    }
+    text
+}
+
+/// Units of size, largest first, in bytes.
+const SIZE_UNITS: [(&str, u64); 4] = [
+    ("TiB", 1 << 40),
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+];
+
+/// Bytes of `64MiB`, `64Mi` or `67108864`.
+fn parse_size(text: &str) -> Option<u64> {
+    for (name, unit) in SIZE_UNITS {
+        let number = text
+            .strip_suffix(name)
+            .or_else(|| text.strip_suffix(&name[..2]));
+        if let Some(number) = number {
+            return number.trim_end().parse::<u64>().ok()?.checked_mul(unit);
+        }
+    }
+    text.strip_suffix('B').unwrap_or(text).parse().ok()
+}
+
+fn format_size(bytes: u64) -> String {
+    let unit = SIZE_UNITS
+        .iter()
+        .find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit));
+    match unit {
+        Some((name, unit)) => format!("{}{name}", bytes / unit),
+        None => format!("{bytes}B"),
+    }
+}
+
+/// Whether `text` is an http or https URL with a host and no spaces.
+fn parse_url(text: &str) -> bool {
+    text.parse::<http::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some_and(|host| !host.is_empty())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn durations_are_prometheus_durations() {
+        let cases = [
+            ("0", Some(0)),
+            ("500ms", Some(500)),
+            ("10s", Some(10_000)),
+            ("1h30m", Some(5_400_000)),
+            ("15d", Some(15 * 86_400_000)),
+            ("1y", Some(365 * 86_400_000)),
+            ("", None),
+            ("10", None),
+            ("s", None),
+            ("30m1h", None),
+            ("1m1m", None),
+            ("-1s", None),
+            ("1.5h", None),
+            ("99999999999999999y", None),
+            ("é", None),
+        ];
+        for (text, ms) in cases {
+            assert_eq!(parse_duration_ms(text), ms, "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_binary() {
+        let cases = [
+            ("64MiB", Some(64 << 20)),
+            ("64Mi", Some(64 << 20)),
+            ("2 GiB", Some(2 << 30)),
+            ("1000", Some(1000)),
+            ("1000B", Some(1000)),
+            ("64MB", None),
+            ("-1", None),
+            ("99999999TiB", None),
+        ];
+        for (text, bytes) in cases {
+            assert_eq!(parse_size(text), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn messages_say_what_is_expected() {
+        let kind = Kind::duration(1000, 60_000);
+        assert_eq!(
+            Value::parse(kind, "10").unwrap_err(),
+            "\"10\" has no unit: expected a duration from 1s to 1m, for example 10s or 1h30m"
+        );
+        assert_eq!(
+            Value::parse(Kind::Address, "localhost:1").unwrap_err(),
+            "\"localhost:1\" is not an IP address and a port, for example 127.0.0.1:9560"
+        );
+        assert_eq!(
+            Value::parse(Kind::Choice(&["grpc", "http"]), "udp").unwrap_err(),
+            "\"udp\" is not grpc or http"
+        );
+        assert!(Value::parse(Kind::Url, "ftp://x").is_err());
+        assert!(Value::parse(Kind::Url, "http://a b").is_err());
+        assert!(Value::parse(Kind::count(1, 5), "6").is_err());
+        assert!(Value::parse(Kind::Text, &"x".repeat(5000)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_printed_reads_back(ms in 1..i64::from(u32::MAX) * 1000, bytes in 0u64..1 << 50) {
+            prop_assert_eq!(parse_duration_ms(&format_duration_ms(ms)), Some(ms));
+            prop_assert_eq!(parse_size(&format_size(bytes)), Some(bytes));
+        }
+
+        #[test]
+        fn no_text_panics(text in ".{0,40}") {
+            let _ = parse_duration_ms(&text);
+            let _ = parse_size(&text);
+            let _ = parse_url(&text);
+        }
+    }
+}
