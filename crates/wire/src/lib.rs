@@ -1,1 +1,16 @@
+//! Borrowed views of OTLP request bytes, and the text formats a metrics endpoint writes.
+//!
+//! - [`proto`]: a bounds-checked protobuf reader over one byte slice. Allocates nothing.
+//! - [`otlp`]: lazily read views of OTLP trace, metric and log requests, built on it.
+//! - [`exposition`]: writers for the Prometheus text format 0.0.4 and OpenMetrics 1.0.
+//!
+//! This crate does no I/O, reads no clock and keeps no state. The ingest room of `slogate`
+//! turns the views into series; its server writes `/metrics` with the writers.
+
 #![forbid(unsafe_code)]
+
+pub mod exposition;
+pub mod otlp;
+pub mod proto;
+
+pub use proto::{Problem, WireError};
