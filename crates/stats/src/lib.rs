@@ -15,6 +15,9 @@
 //! - [`counts`]: the test of two event rates, with relative and absolute tolerance;
 //! - [`buckets`]: histogram boundaries and counts; [`exceedance`]: the test of latency on them;
 //! - [`interval`]: how large a ratio, a difference or a rate is;
+//! - [`quantile`]: where a quantile lies;
+//! - [`dispersion`]: how far from independent requests are;
+//! - [`plan`]: how long a verdict will take;
 //! - [`combine`]: one error rate for several tests;
 //! - [`special`]: sums in log space, quantiles of the Beta distribution.
 #![forbid(unsafe_code)]
@@ -22,10 +25,13 @@
 pub mod buckets;
 pub mod combine;
 pub mod counts;
+pub mod dispersion;
 pub mod exceedance;
 pub mod interval;
 pub mod kernel;
 pub mod mixture;
+pub mod plan;
+pub mod quantile;
 pub mod special;
 
 pub use buckets::BucketCounts;
@@ -37,5 +43,7 @@ pub use exceedance::ExceedanceTestParams;
 pub use kernel::CountBlock;
 pub use mixture::Direction;
 
+#[cfg(test)]
+mod check_values;
 #[cfg(test)]
 mod testing;

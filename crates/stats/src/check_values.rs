@@ -1,0 +1,197 @@
+//! Every published check value this release covers, read from the file they come in.
+//!
+//! The figures that matter most are literals in the tests beside the code; this reads the whole
+//! file where `SLOGATE_CONFORMANCE_DIR` names the folder that holds it.
+
+use crate::counts::CountTest;
+use crate::counts::CountTestParams;
+use crate::dispersion::Count;
+use crate::dispersion::Variance;
+use crate::dispersion::pearson;
+use crate::interval::DifferenceSequence;
+use crate::interval::RatioSequence;
+use crate::kernel::CountBlock;
+use crate::kernel::Tolerance;
+use crate::kernel::common_log_e;
+use crate::mixture::Direction;
+use crate::mixture::RATE_WORSE;
+use crate::plan::Traffic;
+use crate::plan::time_to_verdict;
+use serde_json::Value;
+use std::path::PathBuf;
+
+const FILE: &str = "statistics-check-values.json";
+
+fn check_values() -> Option<Value> {
+    let Some(dir) = std::env::var_os("SLOGATE_CONFORMANCE_DIR") else {
+        println!("skipped: SLOGATE_CONFORMANCE_DIR is not set");
+        return None;
+    };
+    let path = PathBuf::from(dir).join(FILE);
+    match std::fs::read(&path) {
+        Ok(bytes) => Some(serde_json::from_slice(&bytes).expect("the file is JSON")),
+        Err(error) => {
+            println!("skipped: {}: {error}", path.display());
+            None
+        }
+    }
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().expect("a number")
+}
+
+fn numbers(value: &Value) -> Vec<f64> {
+    value
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(number)
+        .collect()
+}
+
+fn rows(value: &Value) -> Vec<Vec<f64>> {
+    value
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(numbers)
+        .collect()
+}
+
+/// The file's order is candidate events and total, baseline events and total.
+fn block(row: &[f64]) -> CountBlock {
+    CountBlock {
+        candidate_events: row[0],
+        candidate_total: row[1],
+        baseline_events: row[2],
+        baseline_total: row[3],
+    }
+}
+
+fn assert_near(found: f64, expected: f64, relative: f64, what: &str) {
+    let error = (found - expected).abs() / expected.abs().max(1e-3);
+    assert!(
+        error <= relative,
+        "{what}: found {found}, expected {expected}"
+    );
+}
+
+fn assert_sequence(case: &Value, params: CountTestParams, what: &str) {
+    let mut test = CountTest::new(params).expect("valid parameters");
+    for (row, expected) in rows(&case["blocks"]).iter().zip(numbers(&case["logE"])) {
+        test.push(&block(row)).expect("a valid block");
+        assert_near(test.log_e(), expected, 1e-9, what);
+    }
+}
+
+#[test]
+fn the_published_values_hold() {
+    let Some(values) = check_values() else {
+        return;
+    };
+    let grid = RATE_WORSE.tilts.iter().zip(&RATE_WORSE.log_weights);
+    let expected = numbers(&values["fail_grid_r"]);
+    for ((tilt, log_weight), (r, w)) in
+        grid.zip(expected.iter().zip(numbers(&values["fail_grid_logw"])))
+    {
+        assert_near(*tilt, *r, 1e-12, "tilt");
+        assert_near(*log_weight, w, 1e-12, "weight");
+    }
+    for name in ["fail_seq", "fail_seq_phi3"] {
+        let case = &values[name];
+        let params = CountTestParams {
+            ratio: number(&case["rho0"]),
+            difference: 0.0,
+            dispersion: number(&case["phi"]),
+            direction: Direction::Worse,
+        };
+        assert_sequence(case, params, name);
+    }
+    let case = &values["pass_seq"];
+    let params = CountTestParams {
+        ratio: number(&case["rho"]),
+        difference: number(&case["delta"]),
+        dispersion: 1.0,
+        direction: Direction::NotWorse,
+    };
+    assert_sequence(case, params, "pass_seq");
+    assert_kernels_and_intervals(&values);
+    assert_plans_and_dispersion(&values);
+}
+
+fn assert_kernels_and_intervals(values: &Value) {
+    let equal = Tolerance {
+        ratio: 1.0,
+        difference: 0.0,
+    };
+    for case in values["bern"].as_array().expect("a list") {
+        let field = |name: &str| number(&case[name]);
+        let block = block(&[field("xC"), field("nC"), field("xB"), field("nB")]);
+        let found = common_log_e(&block, equal, field("thB"), field("odds"));
+        assert_near(found, field("loge"), 1e-8, "bern");
+    }
+
+    let case = &values["ratio_cs"];
+    let mut ratio = RatioSequence::new(1.0).expect("valid");
+    for row in rows(&case["blocks"]) {
+        ratio.push(&block(&row)).expect("a valid block");
+    }
+    let found = ratio
+        .interval(1.0 - number(&case["alpha"]))
+        .expect("events");
+    let expected = numbers(&case["lo_mid_hi"]);
+    assert_near(found.lower, expected[0], 1e-6, "ratio, lower");
+    assert_near(
+        found.estimate.expect("both sides"),
+        expected[1],
+        1e-3,
+        "ratio",
+    );
+    assert_near(
+        found.upper.expect("bounded"),
+        expected[2],
+        1e-6,
+        "ratio, upper",
+    );
+
+    let case = &values["diff_cs"];
+    let mut difference = DifferenceSequence::new(1.0).expect("valid");
+    for row in rows(&case["blocks"]) {
+        difference.push(&block(&row)).expect("a valid block");
+    }
+    let found = difference.interval(1.0 - number(&case["alpha"]));
+    let found = found.expect("requests");
+    let expected = numbers(&case["lo_hi"]);
+    assert_near(found.lower, expected[0], 1e-9, "difference, lower");
+    assert_near(found.upper, expected[1], 1e-9, "difference, upper");
+}
+
+fn assert_plans_and_dispersion(values: &Value) {
+    for case in values["planner_sec"].as_array().expect("a list") {
+        let field = |name: &str| number(&case[name]);
+        let params = CountTestParams {
+            ratio: field("rho0"),
+            difference: field("delta"),
+            dispersion: 1.0,
+            direction: Direction::Worse,
+        };
+        let traffic = Traffic {
+            candidate_per_second: field("rC"),
+            baseline_per_second: field("rB"),
+        };
+        let threshold = -field("alpha").ln();
+        let plan = time_to_verdict(&params, traffic, field("pB"), field("pC"), threshold);
+        let plan = plan.expect("valid").expect("reached");
+        assert_near(plan.seconds, field("seconds"), 1e-9, "planner_sec");
+    }
+
+    let case = &values["pearson_phi"];
+    let cells: Vec<Count> = numbers(&case["X"])
+        .into_iter()
+        .zip(numbers(&case["N"]))
+        .map(|(events, total)| Count { total, events })
+        .collect();
+    let found = pearson(&cells, Variance::Poisson).expect("events");
+    assert_near(found, number(&case["phi"]), 1e-12, "pearson_phi");
+}
