@@ -17,6 +17,7 @@
 //!   our own rollouts; what would echo is left out, see [`otel`].
 
 pub mod catalog;
+pub mod exposition;
 pub mod heartbeat;
 pub mod logging;
 pub mod metrics;

@@ -47,12 +47,16 @@ fn rooms_named(line: &str) -> Vec<String> {
     let mut rooms = Vec::new();
     for (at, _) in line.match_indices("crate::") {
         let rest = &line[at + "crate::".len()..];
-        let name: String =
-            rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+        let name: String = rest
+            .chars()
+            .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+            .collect();
         if !name.is_empty() {
             rooms.push(name);
         } else if let Some(inside) = rest.strip_prefix('{') {
-            let words = inside.split([',', ':', '}', ' ']).filter(|word| !word.is_empty());
+            let words = inside
+                .split([',', ':', '}', ' '])
+                .filter(|word| !word.is_empty());
             rooms.extend(words.map(str::to_owned));
         }
     }
@@ -80,13 +84,21 @@ fn use_points_only_downwards() {
                 let points_down =
                     used == room || row_of(&used).is_none_or(|used_row| used_row > row);
                 if !points_down {
-                    wrong.push(format!("{}:{}: {room} uses {used}", file.display(), number + 1));
+                    wrong.push(format!(
+                        "{}:{}: {room} uses {used}",
+                        file.display(),
+                        number + 1
+                    ));
                 }
             }
         }
     }
     assert!(files.len() > 20, "only {} files found", files.len());
-    assert!(wrong.is_empty(), "arrows that point up:\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "arrows that point up:\n{}",
+        wrong.join("\n")
+    );
 }
 
 #[test]
@@ -95,8 +107,14 @@ fn every_room_is_on_the_map_in_lib_rs() {
     let lib = fs::read_to_string(root.join("src/lib.rs")).expect("src/lib.rs");
     let map: String = lib.lines().filter(|line| line.starts_with("//!")).collect();
     for line in lib.lines() {
-        if let Some(room) = line.strip_prefix("pub mod ").and_then(|rest| rest.strip_suffix(';')) {
-            assert!(map.contains(&format!(" {room} ")), "{room} is missing from the map");
+        if let Some(room) = line
+            .strip_prefix("pub mod ")
+            .and_then(|rest| rest.strip_suffix(';'))
+        {
+            assert!(
+                map.contains(&format!(" {room} ")),
+                "{room} is missing from the map"
+            );
             assert!(row_of(room).is_some(), "{room} has no row");
         }
     }
@@ -105,7 +123,9 @@ fn every_room_is_on_the_map_in_lib_rs() {
 #[test]
 fn library_crates_stay_pure() {
     let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("crates");
-    let banned = ["tokio", "axum", "tonic", "hyper", "reqwest", "http", "slogate ", "slogate."];
+    let banned = [
+        "tokio", "axum", "tonic", "hyper", "reqwest", "http", "slogate ", "slogate.",
+    ];
     for entry in fs::read_dir(crates).expect("crates/") {
         let manifest = entry.expect("a readable entry").path().join("Cargo.toml");
         let text = fs::read_to_string(&manifest).expect("a manifest");

@@ -133,8 +133,13 @@ pub struct VectorSelector {
 impl VectorSelector {
     /// All matchers, the name's included.
     pub fn all_matchers(&self) -> Vec<Matcher> {
-        let name = self.name.as_ref().map(|name| Matcher::equal(METRIC_NAME, name.clone()));
-        name.into_iter().chain(self.matchers.iter().map(|m| m.matcher.clone())).collect()
+        let name = self
+            .name
+            .as_ref()
+            .map(|name| Matcher::equal(METRIC_NAME, name.clone()));
+        name.into_iter()
+            .chain(self.matchers.iter().map(|m| m.matcher.clone()))
+            .collect()
     }
 }
 
@@ -468,9 +473,12 @@ impl Expr {
             ExprKind::Paren(inner) => vec![inner],
             ExprKind::Binary(binary) => vec![&binary.lhs, &binary.rhs],
             ExprKind::Call(call) => call.args.iter().collect(),
-            ExprKind::Aggregate(aggregate) => {
-                aggregate.param.iter().map(|param| &**param).chain([&*aggregate.expr]).collect()
-            }
+            ExprKind::Aggregate(aggregate) => aggregate
+                .param
+                .iter()
+                .map(|param| &**param)
+                .chain([&*aggregate.expr])
+                .collect(),
         }
     }
 }

@@ -34,7 +34,12 @@ impl fmt::Display for Expr {
                 modifiers(f, subquery.offset.as_ref(), subquery.at)
             }
             ExprKind::Unary(unary) => {
-                write!(f, "{}{}", if unary.negative { "-" } else { "+" }, unary.expr)
+                write!(
+                    f,
+                    "{}{}",
+                    if unary.negative { "-" } else { "+" },
+                    unary.expr
+                )
             }
             ExprKind::Binary(binary) => binary_expression(f, binary),
             ExprKind::Call(call) => {
@@ -88,7 +93,12 @@ impl fmt::Display for VectorSelector {
                 f.write_str(", ")?;
             }
             let op = matcher.op().as_str();
-            write!(f, "{}{op}{}", LabelName(matcher.name()), Quoted(matcher.value()))?;
+            write!(
+                f,
+                "{}{op}{}",
+                LabelName(matcher.name()),
+                Quoted(matcher.value())
+            )?;
         }
         f.write_str("}")
     }
@@ -96,7 +106,16 @@ impl fmt::Display for VectorSelector {
 
 /// Whether a metric name can stand outside braces without being read as something else.
 fn is_plain_name(name: &str) -> bool {
-    let reserved = ["inf", "nan", "bool", "on", "ignoring", "group_left", "group_right", "atan2"];
+    let reserved = [
+        "inf",
+        "nan",
+        "bool",
+        "on",
+        "ignoring",
+        "group_left",
+        "group_right",
+        "atan2",
+    ];
     is_plain_metric_name(name) && !reserved.iter().any(|word| name.eq_ignore_ascii_case(word))
 }
 
@@ -133,7 +152,10 @@ fn binary_expression(f: &mut fmt::Formatter<'_>, binary: &Binary) -> fmt::Result
 }
 
 fn vector_matching(f: &mut fmt::Formatter<'_>, matching: &VectorMatching) -> fmt::Result {
-    let grouped = matches!(matching.card, Cardinality::ManyToOne | Cardinality::OneToMany);
+    let grouped = matches!(
+        matching.card,
+        Cardinality::ManyToOne | Cardinality::OneToMany
+    );
     if !matching.on && matching.labels.is_empty() && !grouped {
         return Ok(());
     }
@@ -150,7 +172,11 @@ fn vector_matching(f: &mut fmt::Formatter<'_>, matching: &VectorMatching) -> fmt
 fn aggregation(f: &mut fmt::Formatter<'_>, aggregate: &Aggregate) -> fmt::Result {
     f.write_str(aggregate.op.as_str())?;
     if aggregate.without || !aggregate.grouping.is_empty() {
-        f.write_str(if aggregate.without { " without " } else { " by " })?;
+        f.write_str(if aggregate.without {
+            " without "
+        } else {
+            " by "
+        })?;
         label_list(f, &aggregate.grouping)?;
         f.write_str(" ")?;
     }

@@ -23,7 +23,12 @@ pub struct ParseError {
 impl ParseError {
     pub(crate) fn new(source: &str, span: Span, message: impl Into<String>) -> Self {
         let (line, column) = position(source, span.start);
-        ParseError { span, line, column, message: message.into() }
+        ParseError {
+            span,
+            line,
+            column,
+            message: message.into(),
+        }
     }
 
     /// The message with the line of `source` it is about and the place underlined.
@@ -33,12 +38,16 @@ impl ParseError {
     pub fn render(&self, source: &str) -> String {
         let start = floor_boundary(source, self.span.start);
         let line_start = source[..start].rfind('\n').map_or(0, |at| at + 1);
-        let line_end = source[start..].find('\n').map_or(source.len(), |at| start + at);
+        let line_end = source[start..]
+            .find('\n')
+            .map_or(source.len(), |at| start + at);
         let line = &source[line_start..line_end];
         let end = floor_boundary(source, self.span.end).clamp(start, line_end);
         // A tab keeps its width in the line of marks, so that they stand below their text.
-        let pad: String =
-            source[line_start..start].chars().map(|c| if c == '\t' { c } else { ' ' }).collect();
+        let pad: String = source[line_start..start]
+            .chars()
+            .map(|c| if c == '\t' { c } else { ' ' })
+            .collect();
         let marks = "^".repeat(source[start..end].chars().count().max(1));
         format!(
             "{}:{}: parse error: {}\n  {line}\n  {pad}{marks}",
@@ -49,7 +58,11 @@ impl ParseError {
 
 impl fmt::Display for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: parse error: {}", self.line, self.column, self.message)
+        write!(
+            f,
+            "{}:{}: parse error: {}",
+            self.line, self.column, self.message
+        )
     }
 }
 
@@ -94,6 +107,9 @@ mod tests {
         assert!(error.render(source).ends_with("\n      ^"));
         assert_eq!(error.column, 5);
         let elsewhere = ParseError::new(source, Span::new(2, 900), "x");
-        assert!(elsewhere.render("").contains("^"), "another text does no harm");
+        assert!(
+            elsewhere.render("").contains("^"),
+            "another text does no harm"
+        );
     }
 }

@@ -35,7 +35,10 @@ pub enum Arity {
 impl Function {
     /// The function of this name.
     pub fn find(name: &str) -> Option<&'static Function> {
-        FUNCTIONS.binary_search_by(|function| function.name.cmp(name)).ok().map(|at| &FUNCTIONS[at])
+        FUNCTIONS
+            .binary_search_by(|function| function.name.cmp(name))
+            .ok()
+            .map(|at| &FUNCTIONS[at])
     }
 
     /// Every function, sorted by name.
@@ -66,24 +69,35 @@ impl Function {
     }
 }
 
-const fn exact(
-    name: &'static str,
-    args: &'static [ValueType],
-    returns: ValueType,
-) -> Function {
-    Function { name, args, arity: Arity::Exact, returns, is_experimental: false }
+const fn exact(name: &'static str, args: &'static [ValueType], returns: ValueType) -> Function {
+    Function {
+        name,
+        args,
+        arity: Arity::Exact,
+        returns,
+        is_experimental: false,
+    }
 }
 
 const fn optional_last(name: &'static str, args: &'static [ValueType]) -> Function {
-    Function { arity: Arity::LastUpTo(1), ..exact(name, args, Vector) }
+    Function {
+        arity: Arity::LastUpTo(1),
+        ..exact(name, args, Vector)
+    }
 }
 
 const fn repeated_last(name: &'static str, args: &'static [ValueType]) -> Function {
-    Function { arity: Arity::LastAnyTimes, ..exact(name, args, Vector) }
+    Function {
+        arity: Arity::LastAnyTimes,
+        ..exact(name, args, Vector)
+    }
 }
 
 const fn experimental(function: Function) -> Function {
-    Function { is_experimental: true, ..function }
+    Function {
+        is_experimental: true,
+        ..function
+    }
 }
 
 /// Sorted by name.
@@ -113,7 +127,11 @@ static FUNCTIONS: &[Function] = &[
     exact("deg", &[Vector], Vector),
     exact("delta", &[Matrix], Vector),
     exact("deriv", &[Matrix], Vector),
-    experimental(exact("double_exponential_smoothing", &[Matrix, Scalar, Scalar], Vector)),
+    experimental(exact(
+        "double_exponential_smoothing",
+        &[Matrix, Scalar, Scalar],
+        Vector,
+    )),
     experimental(exact("end", &[], Scalar)),
     exact("exp", &[Vector], Vector),
     exact("first_over_time", &[Matrix], Vector),
@@ -134,7 +152,11 @@ static FUNCTIONS: &[Function] = &[
     exact("increase", &[Matrix], Vector),
     exact("irate", &[Matrix], Vector),
     repeated_last("label_join", &[Vector, String, String, String]),
-    exact("label_replace", &[Vector, String, String, String, String], Vector),
+    exact(
+        "label_replace",
+        &[Vector, String, String, String, String],
+        Vector,
+    ),
     exact("last_over_time", &[Matrix], Vector),
     exact("ln", &[Vector], Vector),
     exact("log10", &[Vector], Vector),

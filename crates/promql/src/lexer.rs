@@ -62,7 +62,12 @@ pub(crate) struct Token {
 /// The tokens of `source`, closed by [`TokenKind::End`]; where the text goes wrong lexically,
 /// the tokens up to there and the error.
 pub(crate) fn lex(source: &str) -> (Vec<Token>, Option<ParseError>) {
-    let mut lexer = Lexer { source, at: 0, in_braces: false, in_brackets: false };
+    let mut lexer = Lexer {
+        source,
+        at: 0,
+        in_braces: false,
+        in_brackets: false,
+    };
     let mut tokens = Vec::new();
     loop {
         match lexer.next() {
@@ -73,7 +78,10 @@ pub(crate) fn lex(source: &str) -> (Vec<Token>, Option<ParseError>) {
                 }
             }
             Err(error) => {
-                tokens.push(Token { kind: TokenKind::End, span: error.span });
+                tokens.push(Token {
+                    kind: TokenKind::End,
+                    span: error.span,
+                });
                 return (tokens, Some(error));
             }
         }
@@ -92,7 +100,10 @@ impl Lexer<'_> {
         self.skip_blank();
         let start = self.at;
         let Some(first) = self.peek() else {
-            return Ok(Token { kind: TokenKind::End, span: Span::new(start, start) });
+            return Ok(Token {
+                kind: TokenKind::End,
+                span: Span::new(start, start),
+            });
         };
         let kind = match first {
             '"' | '\'' | '`' => self.string(first)?,
@@ -102,7 +113,10 @@ impl Lexer<'_> {
             ':' if !self.in_brackets && !self.in_braces => self.name(),
             c => self.symbol(c)?,
         };
-        Ok(Token { kind, span: Span::new(start, self.at) })
+        Ok(Token {
+            kind,
+            span: Span::new(start, self.at),
+        })
     }
 
     fn peek(&self) -> Option<char> {
@@ -142,7 +156,11 @@ impl Lexer<'_> {
             return TokenKind::MetricIdent;
         }
         let number = text.eq_ignore_ascii_case("inf") || text.eq_ignore_ascii_case("nan");
-        if number && !self.in_braces { TokenKind::Number } else { TokenKind::Ident }
+        if number && !self.in_braces {
+            TokenKind::Number
+        } else {
+            TokenKind::Ident
+        }
     }
 
     /// A number or a duration: everything that could belong to one, judged as a whole, so
@@ -188,8 +206,16 @@ impl Lexer<'_> {
                 _ => {}
             }
         }
-        let what = if quote == '`' { "raw string" } else { "quoted string" };
-        self.fail(start, self.at, format!("unterminated {what}: expected a closing {quote}"))
+        let what = if quote == '`' {
+            "raw string"
+        } else {
+            "quoted string"
+        };
+        self.fail(
+            start,
+            self.at,
+            format!("unterminated {what}: expected a closing {quote}"),
+        )
     }
 
     fn symbol(&mut self, first: char) -> Result<TokenKind, ParseError> {
@@ -264,14 +290,24 @@ mod tests {
         assert_eq!(kinds("a:b"), [T::MetricIdent, T::End]);
         assert_eq!(
             kinds("x[5m:1m]"),
-            [T::Ident, T::LeftBracket, T::Duration, T::Colon, T::Duration, T::RightBracket, T::End]
+            [
+                T::Ident,
+                T::LeftBracket,
+                T::Duration,
+                T::Colon,
+                T::Duration,
+                T::RightBracket,
+                T::End
+            ]
         );
     }
 
     #[test]
     fn numbers_durations_and_what_is_neither() {
         use TokenKind as T;
-        for number in ["1", "1.", ".5", "1e3", "1E-3", "0x1F", "1_000", "inf", "NaN"] {
+        for number in [
+            "1", "1.", ".5", "1e3", "1E-3", "0x1F", "1_000", "inf", "NaN",
+        ] {
             assert_eq!(kinds(number), [T::Number, T::End], "{number}");
         }
         for duration in ["5m", "1h30m", "100ms", "1y2w3d"] {
@@ -279,13 +315,19 @@ mod tests {
         }
         for bad in ["5mx", "1.5h", "0x", "1e", "30m1h", "1..2", "0b1"] {
             let (_, error) = lex(bad);
-            assert!(error.is_some_and(|e| e.span == Span::new(0, bad.len())), "{bad}");
+            assert!(
+                error.is_some_and(|e| e.span == Span::new(0, bad.len())),
+                "{bad}"
+            );
         }
     }
 
     #[test]
     fn comments_end_with_their_line() {
         use TokenKind as T;
-        assert_eq!(kinds("a # b \" {\n+ c"), [T::Ident, T::Add, T::Ident, T::End]);
+        assert_eq!(
+            kinds("a # b \" {\n+ c"),
+            [T::Ident, T::Add, T::Ident, T::End]
+        );
     }
 }

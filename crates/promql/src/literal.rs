@@ -45,13 +45,17 @@ fn integer(digits: &str, radix: u32) -> Option<f64> {
     if digits.is_empty() || separated || !digits.chars().all(plain) {
         return None;
     }
-    i64::from_str_radix(&digits.replace('_', ""), radix).ok().map(|value| value as f64)
+    i64::from_str_radix(&digits.replace('_', ""), radix)
+        .ok()
+        .map(|value| value as f64)
 }
 
 fn float(text: &str) -> Option<f64> {
     let plain = |c: char| c.is_ascii_digit() || matches!(c, '.' | 'e' | 'E' | '+' | '-');
     let has_digit = text.starts_with(|c: char| c.is_ascii_digit() || c == '.');
-    (has_digit && text.chars().all(plain)).then(|| text.parse().ok()).flatten()
+    (has_digit && text.chars().all(plain))
+        .then(|| text.parse().ok())
+        .flatten()
 }
 
 /// Whether `text` is digits and units in falling order; its size is not checked.
@@ -63,7 +67,10 @@ pub(crate) fn looks_like_duration(text: &str) -> bool {
 pub(crate) fn duration(text: &str) -> Option<f64> {
     let parts = duration_parts(text)?;
     // Whole milliseconds first: a sum of fractions of a second would round.
-    let ms: f64 = parts.iter().map(|(count, unit)| count * (unit * 1000.0).round()).sum();
+    let ms: f64 = parts
+        .iter()
+        .map(|(count, unit)| count * (unit * 1000.0).round())
+        .sum();
     let seconds = ms / 1000.0;
     (seconds <= DURATION_MAX_SECONDS).then_some(seconds)
 }
@@ -73,9 +80,16 @@ fn duration_parts(text: &str) -> Option<Vec<(f64, f64)>> {
     let (mut rest, mut next_unit) = (text, 0);
     while !rest.is_empty() {
         let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-        let letters = rest[digits..].bytes().take_while(u8::is_ascii_alphabetic).count();
+        let letters = rest[digits..]
+            .bytes()
+            .take_while(u8::is_ascii_alphabetic)
+            .count();
         let unit = &rest[digits..digits + letters];
-        let at = UNITS.iter().skip(next_unit).position(|(name, _)| *name == unit)? + next_unit;
+        let at = UNITS
+            .iter()
+            .skip(next_unit)
+            .position(|(name, _)| *name == unit)?
+            + next_unit;
         parts.push((rest[..digits].parse().ok()?, UNITS[at].1));
         next_unit = at + 1;
         rest = &rest[digits + letters..];
@@ -115,7 +129,9 @@ pub(crate) fn format_duration(seconds: f64) -> Option<String> {
 pub(crate) fn unquote(literal: &str) -> Result<String, String> {
     let mut chars = literal.chars();
     let quote = chars.next().ok_or("expected a string")?;
-    let inner = literal.get(1..literal.len().saturating_sub(1)).ok_or("expected a string")?;
+    let inner = literal
+        .get(1..literal.len().saturating_sub(1))
+        .ok_or("expected a string")?;
     if quote == '`' {
         return Ok(inner.to_owned());
     }
@@ -133,12 +149,10 @@ pub(crate) fn unquote(literal: &str) -> Result<String, String> {
     })
 }
 
-fn escape(
-    rest: &mut std::str::Chars<'_>,
-    quote: char,
-    bytes: &mut Vec<u8>,
-) -> Result<(), String> {
-    let c = rest.next().ok_or("expected a character after the backslash")?;
+fn escape(rest: &mut std::str::Chars<'_>, quote: char, bytes: &mut Vec<u8>) -> Result<(), String> {
+    let c = rest
+        .next()
+        .ok_or("expected a character after the backslash")?;
     let simple = match c {
         'a' => Some(0x07),
         'b' => Some(0x08),
@@ -180,8 +194,8 @@ fn escape(
         bytes.push(byte);
         return Ok(());
     }
-    let code = char::from_u32(code)
-        .ok_or_else(|| format!("\\{c}{digits} is not a Unicode code point"))?;
+    let code =
+        char::from_u32(code).ok_or_else(|| format!("\\{c}{digits} is not a Unicode code point"))?;
     bytes.extend_from_slice(code.encode_utf8(&mut [0; 4]).as_bytes());
     Ok(())
 }
@@ -232,10 +246,20 @@ mod tests {
 
     #[test]
     fn strings_have_gos_escapes() {
-        assert_eq!(unquote(r#""a\tb\"\x41\u00fc\101""#).as_deref(), Ok("a\tb\"Aü A".replace(' ', "").as_str()));
+        assert_eq!(
+            unquote(r#""a\tb\"\x41\u00fc\101""#).as_deref(),
+            Ok("a\tb\"Aü A".replace(' ', "").as_str())
+        );
         assert_eq!(unquote(r"`a\t`").as_deref(), Ok(r"a\t"));
         assert_eq!(unquote(r"'it\'s'").as_deref(), Ok("it's"));
-        for bad in [r#""\q""#, r#""\xff""#, r#""\x4""#, r#""\'""#, r#""\ud800""#, r#""\477""#] {
+        for bad in [
+            r#""\q""#,
+            r#""\xff""#,
+            r#""\x4""#,
+            r#""\'""#,
+            r#""\ud800""#,
+            r#""\477""#,
+        ] {
             assert!(unquote(bad).is_err(), "{bad}");
         }
     }

@@ -60,7 +60,14 @@ pub fn parse_with(source: &str, options: ParseOptions) -> Result<Expr, ParseErro
         return Err(ParseError::new(source, span, message));
     }
     let (tokens, lex_error) = lex(source);
-    let mut parser = Parser { source, tokens, lex_error, at: 0, nesting: 0, options };
+    let mut parser = Parser {
+        source,
+        tokens,
+        lex_error,
+        at: 0,
+        nesting: 0,
+        options,
+    };
     if parser.peek() == TokenKind::End {
         return Err(parser.unexpected_or("no expression found in input"));
     }
@@ -79,7 +86,10 @@ struct Parsed {
 
 impl Parsed {
     fn leaf(kind: ExprKind, span: Span) -> Self {
-        Parsed { expr: Expr { kind, span }, height: 1 }
+        Parsed {
+            expr: Expr { kind, span },
+            height: 1,
+        }
     }
 }
 
@@ -125,7 +135,11 @@ impl<'a> Parser<'a> {
             let op_span = self.advance().span;
             let modifier = self.binary_modifier()?;
             // `^` is right-associative, all others left-associative.
-            let rhs_min = if op == BinaryOp::Pow { strength } else { strength + 1 };
+            let rhs_min = if op == BinaryOp::Pow {
+                strength
+            } else {
+                strength + 1
+            };
             let rhs = self.nested(|parser| parser.expression(rhs_min))?;
             lhs = self.binary(op, op_span, modifier, lhs, rhs)?;
         }
@@ -168,7 +182,11 @@ impl<'a> Parser<'a> {
         let inner = self.nested(|parser| parser.expression(0))?;
         let close = self.expect(TokenKind::RightParen, "\")\" or an operator")?;
         let height = inner.height;
-        self.grow(ExprKind::Paren(Box::new(inner.expr)), open.to(close), height)
+        self.grow(
+            ExprKind::Paren(Box::new(inner.expr)),
+            open.to(close),
+            height,
+        )
     }
 
     /// A name: an aggregation, a call or a metric, by what follows it.
@@ -176,10 +194,15 @@ impl<'a> Parser<'a> {
         let text = self.text();
         let next = self.peek_second();
         let by_or_without = next == TokenKind::Ident && {
-            let span = self.tokens.get(self.at + 1).map_or_else(Span::default, |t| t.span);
+            let span = self
+                .tokens
+                .get(self.at + 1)
+                .map_or_else(Span::default, |t| t.span);
             is_keyword(&self.source[span.start..span.end], &["by", "without"])
         };
-        let op = AggregateOp::ALL.into_iter().find(|op| text.eq_ignore_ascii_case(op.as_str()));
+        let op = AggregateOp::ALL
+            .into_iter()
+            .find(|op| text.eq_ignore_ascii_case(op.as_str()));
         match op {
             Some(op) if next == TokenKind::LeftParen || by_or_without => self.aggregate(op),
             _ if next == TokenKind::LeftParen => self.call(),
@@ -260,7 +283,13 @@ impl<'a> Parser<'a> {
         let Some(expr) = expr else {
             return Err(self.fail(span, "no arguments for aggregate expression provided"));
         };
-        let aggregate = Aggregate { op, expr, param, grouping, without };
+        let aggregate = Aggregate {
+            op,
+            expr,
+            param,
+            grouping,
+            without,
+        };
         self.check_aggregate(&aggregate)?;
         self.grow(ExprKind::Aggregate(aggregate), span, height)
     }
@@ -320,17 +349,26 @@ impl<'a> Parser<'a> {
             TokenKind::TrimUpper => BinaryOp::TrimUpper,
             TokenKind::TrimLower => BinaryOp::TrimLower,
             TokenKind::Ident => {
-                let named = [BinaryOp::And, BinaryOp::Or, BinaryOp::Unless, BinaryOp::Atan2];
+                let named = [
+                    BinaryOp::And,
+                    BinaryOp::Or,
+                    BinaryOp::Unless,
+                    BinaryOp::Atan2,
+                ];
                 let text = self.text();
-                return named.into_iter().find(|op| text.eq_ignore_ascii_case(op.as_str()));
+                return named
+                    .into_iter()
+                    .find(|op| text.eq_ignore_ascii_case(op.as_str()));
             }
             _ => return None,
         })
     }
 
     fn binary_modifier(&mut self) -> Result<BinaryModifier, ParseError> {
-        let mut modifier =
-            BinaryModifier { return_bool: self.take_keyword("bool"), ..BinaryModifier::default() };
+        let mut modifier = BinaryModifier {
+            return_bool: self.take_keyword("bool"),
+            ..BinaryModifier::default()
+        };
         let (on, start) = match (self.take_keyword("on"), self.peek()) {
             (Some(span), _) => (true, span),
             (None, _) => match self.take_keyword("ignoring") {
@@ -341,9 +379,10 @@ impl<'a> Parser<'a> {
         let labels = self.label_list()?;
         let mut card = Cardinality::OneToOne;
         let mut include = Vec::new();
-        for (keyword, many) in
-            [("group_left", Cardinality::ManyToOne), ("group_right", Cardinality::OneToMany)]
-        {
+        for (keyword, many) in [
+            ("group_left", Cardinality::ManyToOne),
+            ("group_right", Cardinality::OneToMany),
+        ] {
             if self.take_keyword(keyword).is_some() {
                 card = many;
                 if self.peek() == TokenKind::LeftParen {
@@ -352,7 +391,12 @@ impl<'a> Parser<'a> {
                 break;
             }
         }
-        modifier.matching = Some(VectorMatching { card, on, labels, include });
+        modifier.matching = Some(VectorMatching {
+            card,
+            on,
+            labels,
+            include,
+        });
         modifier.matching_span = Span::new(start.start, self.previous_end());
         Ok(modifier)
     }
@@ -382,9 +426,17 @@ impl<'a> Parser<'a> {
     fn number_literal(&mut self) -> Result<NumberLiteral, ParseError> {
         let (token, text) = (self.token(), self.text());
         let is_duration = token.kind == TokenKind::Duration;
-        let value = if is_duration { literal::duration(text) } else { literal::number(text) };
+        let value = if is_duration {
+            literal::duration(text)
+        } else {
+            literal::number(text)
+        };
         let Some(value) = value else {
-            let message = if is_duration { "duration out of range" } else { "bad number" };
+            let message = if is_duration {
+                "duration out of range"
+            } else {
+                "bad number"
+            };
             return Err(self.fail(token.span, message));
         };
         self.advance();
@@ -403,7 +455,10 @@ impl<'a> Parser<'a> {
 
     fn token(&self) -> Token {
         let end = Span::new(self.source.len(), self.source.len());
-        self.tokens.get(self.at).copied().unwrap_or(Token { kind: TokenKind::End, span: end })
+        self.tokens.get(self.at).copied().unwrap_or(Token {
+            kind: TokenKind::End,
+            span: end,
+        })
     }
 
     fn peek(&self) -> TokenKind {
@@ -411,7 +466,9 @@ impl<'a> Parser<'a> {
     }
 
     fn peek_second(&self) -> TokenKind {
-        self.tokens.get(self.at + 1).map_or(TokenKind::End, |token| token.kind)
+        self.tokens
+            .get(self.at + 1)
+            .map_or(TokenKind::End, |token| token.kind)
     }
 
     fn text(&self) -> &'a str {
@@ -428,7 +485,10 @@ impl<'a> Parser<'a> {
     }
 
     fn previous_end(&self) -> usize {
-        self.at.checked_sub(1).and_then(|at| self.tokens.get(at)).map_or(0, |t| t.span.end)
+        self.at
+            .checked_sub(1)
+            .and_then(|at| self.tokens.get(at))
+            .map_or(0, |t| t.span.end)
     }
 
     fn expect(&mut self, kind: TokenKind, expected: &str) -> Result<Span, ParseError> {
@@ -466,7 +526,10 @@ impl<'a> Parser<'a> {
             );
             return Err(self.fail(Span::new(span.start, span.end), message));
         }
-        Ok(Parsed { expr: Expr { kind, span }, height: below + 1 })
+        Ok(Parsed {
+            expr: Expr { kind, span },
+            height: below + 1,
+        })
     }
 
     fn fail(&self, span: Span, message: impl Into<String>) -> ParseError {
@@ -492,11 +555,19 @@ impl<'a> Parser<'a> {
 }
 
 /// Words that can name neither a metric nor anything else that starts an expression.
-const OPERATOR_KEYWORDS: [&str; 6] =
-    ["bool", "on", "ignoring", "group_left", "group_right", "atan2"];
+const OPERATOR_KEYWORDS: [&str; 6] = [
+    "bool",
+    "on",
+    "ignoring",
+    "group_left",
+    "group_right",
+    "atan2",
+];
 
 fn is_keyword(text: &str, keywords: &[&str]) -> bool {
-    keywords.iter().any(|keyword| text.eq_ignore_ascii_case(keyword))
+    keywords
+        .iter()
+        .any(|keyword| text.eq_ignore_ascii_case(keyword))
 }
 
 fn unknown_function(name: &str) -> String {
@@ -521,7 +592,9 @@ fn edit_distance(a: &str, b: &str) -> usize {
         let mut diagonal = i;
         let mut left = i + 1;
         for (y, above) in b.bytes().zip(row.iter_mut().skip(1)) {
-            let here = (diagonal + usize::from(x != y)).min(left + 1).min(*above + 1);
+            let here = (diagonal + usize::from(x != y))
+                .min(left + 1)
+                .min(*above + 1);
             diagonal = *above;
             *above = here;
             left = here;

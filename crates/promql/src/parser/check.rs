@@ -1,12 +1,10 @@
 //! The type rules: what may stand where.
 
-use crate::ast::{
-    Aggregate, BinaryOp, Cardinality, Expr, ValueType, VectorMatching,
-};
+use crate::ast::Span;
+use crate::ast::{Aggregate, BinaryOp, Cardinality, Expr, ValueType, VectorMatching};
 use crate::error::ParseError;
 use crate::function::Function;
 use crate::parser::{BinaryModifier, Parser};
-use crate::ast::Span;
 
 impl Parser<'_> {
     pub(super) fn check_sign(&self, inner: &Expr) -> Result<(), ParseError> {
@@ -37,8 +35,10 @@ impl Parser<'_> {
             _ => None,
         };
         if let Some(bound) = bound {
-            let message =
-                format!("expected {bound} argument(s) in call to {:?}, got {got}", function.name);
+            let message = format!(
+                "expected {bound} argument(s) in call to {:?}, got {got}",
+                function.name
+            );
             return Err(self.fail(span, message));
         }
         for (at, arg) in args.iter().enumerate() {
@@ -51,7 +51,9 @@ impl Parser<'_> {
     }
 
     pub(super) fn check_aggregate(&self, aggregate: &Aggregate) -> Result<(), ParseError> {
-        self.check_type(&aggregate.expr, ValueType::Vector, || "aggregation expression".into())?;
+        self.check_type(&aggregate.expr, ValueType::Vector, || {
+            "aggregation expression".into()
+        })?;
         if let (Some(param), Some(wanted)) = (&aggregate.param, aggregate.op.param_type()) {
             self.check_type(param, wanted, || "aggregation parameter".into())?;
         }
@@ -96,7 +98,10 @@ impl Parser<'_> {
         rhs: &Expr,
     ) -> Result<Option<VectorMatching>, ParseError> {
         if let Some(span) = modifier.return_bool.filter(|_| !op.is_comparison()) {
-            return Err(self.fail(span, "bool modifier can only be used on comparison operators"));
+            return Err(self.fail(
+                span,
+                "bool modifier can only be used on comparison operators",
+            ));
         }
         let types = (lhs.value_type(), rhs.value_type());
         for (side, ty) in [(lhs, types.0), (rhs, types.1)] {
@@ -115,11 +120,17 @@ impl Parser<'_> {
         }
         if types != (ValueType::Vector, ValueType::Vector) {
             if op.is_set() {
-                let message =
-                    format!("set operator {:?} not allowed in binary scalar expression", op.as_str());
+                let message = format!(
+                    "set operator {:?} not allowed in binary scalar expression",
+                    op.as_str()
+                );
                 return Err(self.fail(op_span, message));
             }
-            if modifier.matching.as_ref().is_some_and(|matching| !matching.labels.is_empty()) {
+            if modifier
+                .matching
+                .as_ref()
+                .is_some_and(|matching| !matching.labels.is_empty())
+            {
                 let message = "vector matching only allowed between instant vectors";
                 return Err(self.fail(modifier.matching_span, message));
             }
@@ -146,10 +157,12 @@ impl Parser<'_> {
             }
             matching.card = Cardinality::ManyToMany;
         }
-        let twice = matching.include.iter().find(|label| matching.labels.contains(label));
+        let twice = matching
+            .include
+            .iter()
+            .find(|label| matching.labels.contains(label));
         if let Some(label) = twice.filter(|_| matching.on) {
-            let message =
-                format!("label {label:?} must not occur in ON and GROUP clause at once");
+            let message = format!("label {label:?} must not occur in ON and GROUP clause at once");
             return Err(self.fail(modifier.matching_span, message));
         }
         Ok(matching)

@@ -50,7 +50,13 @@ impl Parser<'_> {
         }
         let span = expr.span.to(close);
         let expr = Box::new(expr);
-        let subquery = Subquery { expr, range, step, offset: None, at: None };
+        let subquery = Subquery {
+            expr,
+            range,
+            step,
+            offset: None,
+            at: None,
+        };
         self.grow(ExprKind::Subquery(subquery), span, height)
     }
 
@@ -172,7 +178,11 @@ impl Parser<'_> {
                 return Err(self.fail(self.token().span, "duration expression is too long"));
             }
             self.advance();
-            let rhs_min = if op == DurationOp::Pow { strength } else { strength + 1 };
+            let rhs_min = if op == DurationOp::Pow {
+                strength
+            } else {
+                strength + 1
+            };
             let rhs = self.nested(|parser| parser.duration(rhs_min))?;
             let span = lhs.span.to(rhs.span);
             let kind = DurationKind::Binary(op, Box::new(lhs), Box::new(rhs));
@@ -216,7 +226,10 @@ impl Parser<'_> {
             }
             _ => return Err(self.unexpected("a duration such as 5m, or a number of seconds")),
         };
-        Ok(DurationExpr { kind, span: Span::new(start.start, self.previous_end()) })
+        Ok(DurationExpr {
+            kind,
+            span: Span::new(start.start, self.previous_end()),
+        })
     }
 
     fn duration_call(&mut self) -> Result<DurationKind, ParseError> {
@@ -226,7 +239,11 @@ impl Parser<'_> {
             self.advance();
             self.expect(TokenKind::LeftParen, "\"()\"")?;
             self.expect(TokenKind::RightParen, "\")\"")?;
-            return Ok(if step { DurationKind::Step } else { DurationKind::Range });
+            return Ok(if step {
+                DurationKind::Step
+            } else {
+                DurationKind::Range
+            });
         }
         if !is_keyword(text, &["min_of", "max_of"]) {
             return Err(self.unexpected("a duration, step(), range(), min_of() or max_of()"));
@@ -238,7 +255,11 @@ impl Parser<'_> {
         self.expect(TokenKind::Comma, "\",\"")?;
         let b = Box::new(self.nested(|parser| parser.duration(0))?);
         self.expect(TokenKind::RightParen, "\")\"")?;
-        Ok(if smaller { DurationKind::MinOf(a, b) } else { DurationKind::MaxOf(a, b) })
+        Ok(if smaller {
+            DurationKind::MinOf(a, b)
+        } else {
+            DurationKind::MaxOf(a, b)
+        })
     }
 }
 

@@ -73,7 +73,10 @@ impl Parser<'_> {
         }
         let matcher = Matcher::new(label, op, value)
             .map_err(|error| self.fail(value_span, error.to_string()))?;
-        selector.matchers.push(LabelMatcher { matcher, span: start.to(value_span) });
+        selector.matchers.push(LabelMatcher {
+            matcher,
+            span: start.to(value_span),
+        });
         Ok(())
     }
 
@@ -83,8 +86,11 @@ impl Parser<'_> {
         name: String,
         span: Span,
     ) -> Result<(), ParseError> {
-        let matched =
-            selector.matchers.iter().find(|m| m.matcher.name() == METRIC_NAME).map(|m| &m.matcher);
+        let matched = selector
+            .matchers
+            .iter()
+            .find(|m| m.matcher.name() == METRIC_NAME)
+            .map(|m| &m.matcher);
         let earlier = selector.name.as_deref().or(matched.map(|m| m.value()));
         if let Some(earlier) = earlier {
             let message = format!("metric name must not be set twice: {earlier:?} or {name:?}");

@@ -1,0 +1,148 @@
+//! The API port: events in, verdicts and records out, health, our own metrics.
+//!
+//! JSON in and out, one error shape ([`error`]), strict parameters (`params`), no request without a limit.
+//! Every route is in `docs/openapi.yaml`, and a test holds the two together.
+//!
+//! Gates answer from the watcher's table and compute nothing, so polling is cheap; an answer
+//! that is not "pass" is still 200, since 4xx and 5xx mean "could not answer" to every caller.
+
+mod access;
+pub mod error;
+mod gates;
+mod ledger;
+mod params;
+mod verdicts;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::HeaderValue;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tower_http::compression::CompressionLayer;
+
+use crate::ledger::Ledger;
+use crate::model::Clock;
+use crate::policy::PolicySet;
+use crate::server::health;
+use crate::server::limits::{BodyLimits, Budget};
+use crate::telemetry::{Heartbeats, Registry, catalog};
+
+use error::ApiError;
+
+/// The name of the API's listener in logs and metrics.
+pub const LISTENER: &str = "api";
+
+/// What the handlers ask.
+pub struct App {
+    /// The gates there are.
+    pub policies: Arc<PolicySet>,
+    /// Events accepted and verdicts given.
+    pub ledger: Arc<Ledger>,
+    /// Our own numbers.
+    pub registry: Registry,
+    /// Who is alive.
+    pub heartbeats: Heartbeats,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The limits of a body of events.
+    pub limits: BodyLimits,
+    /// Bytes of bodies in flight, shared with the OTLP listeners.
+    pub budget: Budget,
+    /// Cancelled when shutdown begins: waiting gate requests answer at once.
+    pub stop: CancellationToken,
+}
+
+/// Every route of the API port: method and path, as `docs/openapi.yaml` has them.
+pub const ROUTES: &[(&str, &str)] = &[
+    ("GET", "/"),
+    ("GET", "/v1/gates"),
+    ("GET", "/v1/gates/{gate}"),
+    ("GET", "/v1/verdicts/{id}"),
+    ("GET", "/v1/ledger"),
+    ("GET", "/v1/openapi.yaml"),
+    ("GET", "/metrics"),
+    ("GET", "/-/healthy"),
+    ("GET", "/-/ready"),
+];
+
+/// The API port's routes.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/v1/gates", get(gates::list))
+        .route("/v1/gates/{gate}", get(gates::one))
+        .route("/v1/verdicts/{id}", get(verdicts::one))
+        .route("/v1/ledger", get(ledger::page))
+        .route("/v1/openapi.yaml", get(openapi))
+        .route("/metrics", get(health::metrics))
+        .route("/-/healthy", get(health::healthy))
+        .route("/-/ready", get(health::ready))
+        .method_not_allowed_fallback(not_allowed)
+        .fallback(unknown)
+        .layer(from_fn(access::admit))
+        .layer(CompressionLayer::new().no_br().no_deflate().no_zstd())
+        .layer(from_fn_with_state(app.clone(), count))
+        .with_state(app)
+}
+
+async fn index() -> String {
+    let mut text = format!("slogate {}\n\n", env!("CARGO_PKG_VERSION"));
+    for (method, path) in ROUTES {
+        text.push_str(&format!("{method:5}{path}\n"));
+    }
+    text
+}
+
+async fn openapi() -> Response {
+    let yaml = HeaderValue::from_static("application/yaml");
+    (
+        [(CONTENT_TYPE, yaml)],
+        include_str!("../../docs/openapi.yaml"),
+    )
+        .into_response()
+}
+
+async fn not_allowed(path: Option<MatchedPath>) -> ApiError {
+    let path = path.as_ref().map_or("", MatchedPath::as_str);
+    let posts = ROUTES.contains(&("POST", path));
+    ApiError::method_not_allowed(if posts { "POST" } else { "GET, HEAD" })
+}
+
+async fn unknown(request: Request) -> ApiError {
+    let path: String = request.uri().path().chars().take(200).collect();
+    ApiError::unknown_path(format!("{path} is not served; GET / lists what is"))
+}
+
+/// Counts a request by its route, never by its path: paths are the caller's.
+async fn count(
+    State(app): State<Arc<App>>,
+    path: Option<MatchedPath>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let route = path.as_ref().map_or("unknown", MatchedPath::as_str);
+    let began = Instant::now();
+    let response = next.run(request).await;
+    let seconds = app
+        .registry
+        .histogram(&catalog::REQUEST_SECONDS, &[LISTENER, route]);
+    seconds.observe(began.elapsed());
+    let status = response.status();
+    let labels = [LISTENER, route, status.as_str()];
+    app.registry
+        .counter(&catalog::REQUESTS, &labels)
+        .increment();
+    response
+}
+
+/// JSON that nobody may keep: answers are about now.
+fn json(value: &impl serde::Serialize) -> Response {
+    let no_store = HeaderValue::from_static("no-store");
+    ([(CACHE_CONTROL, no_store)], axum::Json(value)).into_response()
+}
