@@ -68,8 +68,8 @@ pub struct BucketBlock<'a> {
     pub baseline: BucketCounts<'a>,
 }
 
-/// The finest exponential schema worked at. Finer buckets hold too little each.
-const SCHEMA_MAX: i8 = 4;
+/// The finest exponential schema worked at: buckets of 1.1 %, less than any tolerance's precision.
+const SCHEMA_MAX: i8 = 6;
 
 /// The widest bucket, as a ratio of its bounds, inside which the tolerance is simply rounded.
 const ROUNDED_WIDTH: f64 = 1.05;
@@ -557,6 +557,38 @@ mod tests {
     }
 
     proptest! {
+        /// One candidate request moved to a higher bucket never speaks for the candidate.
+        #[test]
+        fn slower_requests_are_never_less_evidence(
+            mut candidate in proptest::collection::vec(0_u32..20, 20..21),
+            from in 0_usize..19, up in 1_usize..19, worse in any::<bool>(), seed in 0_u64..50,
+        ) {
+            let direction = if worse { Direction::Worse } else { Direction::NotWorse };
+            let boundaries = exponential(4);
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let baseline = latency_buckets(&mut rng, &boundaries, 500, 1.0);
+            let mut evidence = || {
+                let mut test = test(0.1, direction);
+                test.learn(&boundaries, of(&baseline)).expect("valid");
+                // Around the median and the 95th percentile of the baseline.
+                let buckets: Vec<_> = (85..)
+                    .step_by(3)
+                    .zip(candidate.iter().map(|count| f64::from(*count)))
+                    .collect();
+                push(&mut test, &boundaries, &buckets, &baseline);
+                let to = (from + up).min(19);
+                let moved = candidate[from].min(1);
+                candidate[from] -= moved;
+                candidate[to] += moved;
+                test.log_e()
+            };
+            let (before, after) = (evidence(), evidence());
+            match direction {
+                Direction::Worse => prop_assert!(after >= before - 1e-9),
+                Direction::NotWorse => prop_assert!(after <= before + 1e-9),
+            }
+        }
+
         #[test]
         fn evidence_is_always_a_number(
             blocks in proptest::collection::vec((any_buckets(), any_buckets(), -4..=8_i8), 1..8),
