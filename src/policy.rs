@@ -34,6 +34,7 @@
 
 use serde::{Serialize, Serializer};
 
+mod defaults;
 mod diagnostics;
 mod document;
 mod explain;

@@ -42,7 +42,7 @@ impl Mistakes {
         });
     }
 
-    /// Reports that what stands at `second` was already said at `first`.
+    /// Reports that what stands at one place stands at another as well, in either order.
     pub(super) fn add_twice(
         &mut self,
         first: &Range<usize>,
@@ -51,8 +51,8 @@ impl Mistakes {
         help: &str,
     ) {
         let places = vec![
-            self.place(second, "here again"),
-            self.place(first, "first here"),
+            self.place(second, "the second"),
+            self.place(first, "the first"),
         ];
         let help = Some(help.to_owned());
         self.items.push(Diagnostic {
@@ -240,7 +240,7 @@ impl<'n> Field<'n> {
     pub(super) fn duration(&self, least: i64, most: i64, mistakes: &mut Mistakes) -> Option<i64> {
         let help = match &self.node.value {
             Value::Scalar(text) if value::number(text).is_some() => {
-                format!("add a unit: `{text}s` for seconds, `{text}m` for minutes")
+                format!("add a unit: `{text}ms`, `{text}s`, or `{text}m` for minutes")
             }
             _ => "durations are written like 90s, 5m, 1h30m".to_owned(),
         };

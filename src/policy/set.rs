@@ -160,7 +160,7 @@ fn same_name(first: &Placed, second: &Placed) -> Diagnostic {
     };
     Diagnostic {
         message: format!("two gates are named `{}`", first.gate.name),
-        places: vec![place(second, "here again"), place(first, "first here")],
+        places: vec![place(second, "the second"), place(first, "the first")],
         help: Some("give each gate a name of its own".to_owned()),
     }
 }

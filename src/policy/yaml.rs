@@ -125,10 +125,26 @@ fn describe(text: &str, error: &serde_saphyr::Error) -> YamlError {
     // The place is shown by other means.
     let message = message.split(" at line ").next().unwrap_or_default();
     let span = span.start..one_character(text, span.start).max(span.end);
+    // The library wraps these differently inside of aliases, so the text is the surer sign.
+    if message.contains("limit exceeded") || message.contains("budget breached") {
+        let message = format!("more YAML than a policy may have: {message}");
+        return YamlError {
+            span,
+            message,
+            help: "use fewer aliases and levels, or split the file",
+        };
+    }
+    let has_tab = text
+        .lines()
+        .any(|line| line.trim_start_matches(' ').starts_with('\t'));
+    let help = match has_tab {
+        true => "YAML is indented with spaces; there is a tab in this file",
+        false => "",
+    };
     YamlError {
         span,
         message: format!("not valid YAML: {message}"),
-        help: "",
+        help,
     }
 }
 
@@ -222,6 +238,13 @@ fn node(text: &str, raw: Spanned<Raw>) -> Node {
     };
     let span = match value {
         Value::Scalar(_) => span,
+        // Where a flow collection ends is not known.
+        _ if text
+            .get(span.start..)
+            .is_some_and(|rest| rest.starts_with(['[', '{'])) =>
+        {
+            span.start..span.start + 1
+        }
         _ => span.start..span.end.max(line_end(text, span.start)),
     };
     Node { span, value }

@@ -1,0 +1,340 @@
+//! One item of `checks` into a check.
+
+use std::ops::Range;
+
+use crate::policy::diagnostics::nearest;
+use crate::policy::parse::{DAY_MS, named};
+use crate::policy::reader::{Field, Fields, Mistakes, alternatives, word};
+use crate::policy::yaml::{self, Node, Value};
+use crate::policy::{
+    BaselinePreference, Check, CheckSpec, CompareCheck, CompareSli, CoverageCheck, Margin,
+    QueryCheck, Signal, SpanKind, Template, Threshold, ThresholdOp, Word, defaults, promql, value,
+};
+
+/// Kinds of checks, in the order they are listed to the author.
+const KINDS: [&str; 3] = ["compare", "query", "coverage"];
+
+/// What stands beside `query`.
+const THRESHOLD_FIELDS: [&str; 5] = ["below", "atMost", "above", "atLeast", "staleAfter"];
+
+/// Kinds of checks that are words of the language but not of this version.
+const LATER_KINDS: [&str; 3] = ["budget", "burnRate", "artifact"];
+
+/// The check that is `item`, and where its name stands.
+pub(super) fn check(item: &Node, m: &mut Mistakes) -> Option<(Check, Range<usize>)> {
+    let mut fields = Fields::of(item, &item.span, "a check", m)?;
+    let name = fields
+        .need("name", "add `name: …`", m)
+        .and_then(|field| named(field, m));
+    let flag = |field: Field<'_>, m: &mut Mistakes| field.boolean(m);
+    let critical = fields.take_or("critical", true, m, flag);
+    let required = fields.take_or("required", true, m, flag);
+    let weight = fields.take_or("weight", defaults::WEIGHT, m, |field, m| {
+        let fits = |weight: &f64| *weight > 0.0 && *weight <= 1000.0;
+        field.scalar("a number above 0, at most 1000", "", m, |text| {
+            value::number(text).filter(fits)
+        })
+    });
+    let found = KINDS.map(|kind| fields.take(kind));
+    let is_query = found
+        .iter()
+        .flatten()
+        .any(|field| field.key.name == "query");
+    let spec = one_kind(&fields, found, m).and_then(|field| match field.key.name.as_str() {
+        "compare" => compare(field, m).map(CheckSpec::Compare),
+        "coverage" => coverage(field, m).map(CheckSpec::Coverage),
+        _ => query(field, &mut fields, m).map(CheckSpec::Query),
+    });
+    // Beside a kind that is misspelt or one too many, a threshold is not the mistake.
+    if spec.is_none() || is_query {
+        let _ = THRESHOLD_FIELDS.map(|word| fields.take(word));
+    }
+    fields.finish(&LATER_KINDS, m);
+    let (name, span) = name?;
+    let (critical, required) = (critical?, required?);
+    Some((
+        Check {
+            name,
+            critical,
+            required,
+            spec: spec?,
+            weight: weight?,
+        },
+        span,
+    ))
+}
+
+/// The one kind that a check is of.
+fn one_kind<'n>(
+    fields: &Fields<'n>,
+    found: [Option<Field<'n>>; KINDS.len()],
+    m: &mut Mistakes,
+) -> Option<Field<'n>> {
+    let mut found = found.into_iter().flatten();
+    let kind = found.next();
+    for more in found {
+        let first = kind.map_or(&more.key.span, |field: Field<'_>| &field.key.span);
+        let help = "a check asks one question: make two checks of it";
+        let message = format!("a check can't also be a `{}`", more.key.name);
+        m.add_twice(first, &more.key.span, message, help);
+    }
+    // A misspelt or later kind is reported as an unknown key, which says more.
+    let looks_like_kind =
+        |name: &str| LATER_KINDS.contains(&name) || nearest(name, KINDS).is_some();
+    if kind.is_none() && !fields.left().any(looks_like_kind) {
+        let help = format!("add {}", alternatives(&KINDS.map(|kind| kind)));
+        m.add(
+            &fields.owner,
+            "a check has to ask something",
+            "this one asks nothing",
+            help,
+        );
+    }
+    kind
+}
+
+fn query(field: Field<'_>, fields: &mut Fields<'_>, m: &mut Mistakes) -> Option<QueryCheck> {
+    let expr = expression(field, m);
+    let threshold = threshold(field, fields, m);
+    let stale_after_ms = fields.take_or("staleAfter", defaults::STALE_AFTER_MS, m, |field, m| {
+        field.duration(1000, DAY_MS, m)
+    });
+    Some(QueryCheck {
+        expr: expr?,
+        threshold: threshold?,
+        stale_after_ms: stale_after_ms?,
+    })
+}
+
+/// Reads the PromQL of a check; its mistakes are shown where they stand in the YAML.
+fn expression(field: Field<'_>, m: &mut Mistakes) -> Option<Template> {
+    let some = |text: &str| (!text.trim().is_empty()).then(|| text.to_owned());
+    let text = field.scalar("a PromQL expression", "", m, some)?;
+    let whole = &field.node.span;
+    let places = yaml::places_of_value(&m.file.text, whole, &text);
+    let place = |span: Range<usize>| {
+        let at = |byte: usize| places.as_ref().and_then(|places| places.get(byte)).copied();
+        match (at(span.start), at(span.end)) {
+            // The end is one past the last byte, which may be lines away from the next one.
+            (Some(start), Some(_)) if span.is_empty() => start..start,
+            (Some(start), Some(end)) => {
+                start..at(span.end - 1).map_or(end, |last| (last + 1).max(start))
+            }
+            _ => whole.clone(),
+        }
+    };
+    let template = match Template::parse(&text) {
+        Ok(template) => template,
+        Err(errors) => {
+            for error in errors {
+                m.add(
+                    &place(error.span),
+                    error.message,
+                    "this variable",
+                    error.help,
+                );
+            }
+            return None;
+        }
+    };
+    match promql::check(&template) {
+        Ok(()) => Some(template),
+        Err(error) => {
+            let message = format!("`{}` is not a usable PromQL expression", field.key.name);
+            m.add(&place(error.span), message, error.message, error.help);
+            None
+        }
+    }
+}
+
+/// The one threshold that stands beside `query`.
+fn threshold(query: Field<'_>, fields: &mut Fields<'_>, m: &mut Mistakes) -> Option<Threshold> {
+    let mut first: Option<(Field<'_>, ThresholdOp)> = None;
+    let mut only = true;
+    for (word, op) in ThresholdOp::WORDS {
+        let Some(field) = fields.take(word) else {
+            continue;
+        };
+        match first {
+            None => first = Some((field, *op)),
+            Some((other, _)) => {
+                let message = "a query check has one threshold, not two";
+                let help = "for a range write two checks";
+                m.add_twice(&other.key.span, &field.key.span, message, help);
+                only = false;
+            }
+        }
+    }
+    let Some((field, op)) = first else {
+        let words: Vec<&str> = ThresholdOp::WORDS.iter().map(|(word, _)| *word).collect();
+        let help = format!("add {} beside `query`", alternatives(&words));
+        m.add(
+            &query.key.span,
+            "a query check has no threshold",
+            "what should it be?",
+            help,
+        );
+        return None;
+    };
+    let value = field.scalar(
+        "a number, a percentage (1% is 0.01) or a duration (300ms is 0.3)",
+        "",
+        m,
+        |text| value::share(text).or_else(|| value::duration_ms(text).map(seconds)),
+    )?;
+    only.then_some(Threshold { op, value })
+}
+
+fn compare(field: Field<'_>, m: &mut Mistakes) -> Option<CompareCheck> {
+    let mut fields = Fields::of(field.node, &field.key.span, "`compare`", m)?;
+    let help = "add `sli: requests.errorRatio` or `sli: requests.duration`";
+    let sli = fields
+        .need("sli", help, m)
+        .and_then(|field| field.word::<SliWord>(m));
+    let quantile = fields.take("quantile");
+    let margin = fields.take("worseBy");
+    let min_events = fields.take_or("minEvents", defaults::MIN_EVENTS, m, |field, m| {
+        let fits = |text: &str| {
+            text.parse()
+                .ok()
+                .filter(|n| (1..=1_000_000_000).contains(n))
+        };
+        field.scalar("a whole number of at least 1", "", m, fits)
+    });
+    let span_kind = fields.take_or("spanKind", SpanKind::default(), m, |field, m| field.word(m));
+    let against = fields.take_or("against", BaselinePreference::default(), m, |field, m| {
+        field.word(m)
+    });
+    fields.finish(&[], m);
+    let worse_by = match margin {
+        Some(field) => worse_by(sli, field, m),
+        None => sli.map(default_margin),
+    };
+    let sli = sli.and_then(|sli| compare_sli(sli, quantile, m));
+    Some(CompareCheck {
+        sli: sli?,
+        worse_by: worse_by?,
+        min_events: min_events?,
+        span_kind: span_kind?,
+        against: against?,
+    })
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum SliWord {
+    ErrorRatio,
+    Duration,
+}
+
+impl Word for SliWord {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("requests.errorRatio", SliWord::ErrorRatio),
+        ("requests.duration", SliWord::Duration),
+    ];
+}
+
+fn compare_sli(sli: SliWord, quantile: Option<Field<'_>>, m: &mut Mistakes) -> Option<CompareSli> {
+    match (sli, quantile) {
+        (SliWord::Duration, None) => Some(CompareSli::Duration {
+            quantile: defaults::QUANTILE,
+        }),
+        (SliWord::Duration, Some(field)) => {
+            let help = "write 0.95 or 95%; 0.5 is the median";
+            let fits = |quantile: &f64| *quantile > 0.0 && *quantile < 1.0;
+            let read = |text: &str| value::share(text).filter(fits);
+            let quantile = field.scalar("a quantile above 0 and below 1", help, m, read)?;
+            Some(CompareSli::Duration { quantile })
+        }
+        (SliWord::ErrorRatio, None) => Some(CompareSli::ErrorRatio),
+        (SliWord::ErrorRatio, Some(field)) => {
+            let message = "`quantile` is for `requests.duration`; a ratio has none";
+            m.add(&field.key.span, message, "no use here", "remove it");
+            None
+        }
+    }
+}
+
+fn default_margin(sli: SliWord) -> Margin {
+    let (absolute, relative) = match sli {
+        SliWord::ErrorRatio => (defaults::ERRORS_ABSOLUTE, defaults::ERRORS_RELATIVE),
+        SliWord::Duration => (defaults::DURATION_ABSOLUTE, defaults::DURATION_RELATIVE),
+    };
+    Margin {
+        absolute: Some(absolute),
+        relative: Some(relative),
+    }
+}
+
+/// `sli` is `None` where it was mistaken; then the part that depends on it isn't looked at.
+fn worse_by(sli: Option<SliWord>, field: Field<'_>, m: &mut Mistakes) -> Option<Margin> {
+    let mut fields = Fields::of(field.node, &field.key.span, "`worseBy`", m)?;
+    let absolute = fields.take_or("absolute", None, m, |field, m| match sli {
+        None => None,
+        Some(SliWord::ErrorRatio) => {
+            let expected = "a share of all requests, such as 0.1%";
+            field
+                .share(expected, m, |s| (0.0..=1.0).contains(&s))
+                .map(Some)
+        }
+        Some(SliWord::Duration) => field.duration(0, DAY_MS, m).map(|ms| Some(seconds(ms))),
+    });
+    let relative = fields.take_or("relative", None, m, |field, m| {
+        let expected = "a share of the baseline from 0 to 1000 %, such as 25%";
+        field
+            .share(expected, m, |s| (0.0..=10.0).contains(&s))
+            .map(Some)
+    });
+    fields.finish(&[], m);
+    let margin = Margin {
+        absolute: absolute?,
+        relative: relative?,
+    };
+    if margin.boundary(1.0) > 1.0 {
+        return Some(margin);
+    }
+    let message = "a margin of nothing can't be kept: no version could be shown to pass";
+    let help = "say what is tolerated, for example `worseBy: { relative: 10% }`";
+    m.add(
+        &field.key.span,
+        message,
+        "expected `absolute` or `relative` above 0",
+        help,
+    );
+    None
+}
+
+fn coverage(field: Field<'_>, m: &mut Mistakes) -> Option<CoverageCheck> {
+    let mut fields = Fields::of(field.node, &field.key.span, "`coverage`", m)?;
+    let at_least = fields.take_or("atLeast", defaults::COVERAGE, m, |field, m| {
+        field.share("a share above 0, at most 100 %", m, |s| s > 0.0 && s <= 1.0)
+    });
+    let signals = fields.take_or("signals", vec![Signal::Traces], m, signals);
+    fields.finish(&[], m);
+    Some(CoverageCheck {
+        at_least: at_least?,
+        signals: signals?,
+    })
+}
+
+fn signals(field: Field<'_>, m: &mut Mistakes) -> Option<Vec<Signal>> {
+    let Value::List(items) = &field.node.value else {
+        field.wrong("a list such as [traces, logs]", "", m);
+        return None;
+    };
+    if items.is_empty() {
+        field.wrong("at least one of traces, metrics, logs", "", m);
+        return None;
+    }
+    let read: Vec<Option<Signal>> = items
+        .iter()
+        .map(|item| word(item, &field.key.span, "a signal", m))
+        .collect();
+    let mut signals: Vec<Signal> = read.into_iter().collect::<Option<_>>()?;
+    signals.sort_unstable();
+    signals.dedup();
+    Some(signals)
+}
+
+fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1000.0
+}
