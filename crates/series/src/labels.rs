@@ -41,6 +41,14 @@ impl Labels {
         builder.build()
     }
 
+    /// A label set from pairs that are sorted by name, names unique, no empty values: what a
+    /// store keeps and gives back without sorting again.
+    pub fn from_sorted(pairs: Vec<Label>) -> Self {
+        debug_assert!(pairs.windows(2).all(|pair| pair[0].name < pair[1].name));
+        debug_assert!(pairs.iter().all(|label| !label.value.is_empty()));
+        Labels(pairs.into())
+    }
+
     /// The value of `name`, or `None` where the label is absent.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0
