@@ -1,0 +1,629 @@
+//! The store itself.
+//!
+//! # Order of locks
+//! log, then metadata or exemplars, then one shard at a time. An append holds the log's lock
+//! from its first row to its `write`, so the log has the rows in the order in which memory
+//! took them. Without a log, appends to different shards run side by side.
+//!
+//! # What a failed write means
+//! [`Store::append`] then answers with an error, though memory may have the rows. Sending
+//! the batch again is right: rows that memory has are accepted and written all the same.
+
+mod query;
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::hash::{BuildHasher, Hasher};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+use slogate_series::{Exemplar, Histogram, Labels};
+
+use crate::ReplayReport;
+use crate::chunk::{Incoming, histogram};
+use crate::exemplar::{self, Exemplars};
+use crate::log::frame::VERSION;
+use crate::log::replay::{ReplayError, Sink, Taken, replay};
+use crate::log::{Log, LogError};
+use crate::metadata::{Metadata, MetadataTable};
+use crate::options::{OpenError, Options};
+use crate::rows::{AppendReport, Batch, Refusal, Refused, SHARDS, SeriesRef};
+use crate::series::Unfit;
+use crate::shard::Shard;
+
+/// The most labels of a series.
+const LABELS_MAX: usize = 256;
+
+/// The most bytes of a series' label names and values together.
+const LABEL_BYTES_MAX: usize = 64 * 1024;
+
+/// Why a series can't be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SeriesError {
+    /// The label set is empty.
+    #[error("a series needs at least one label")]
+    NoLabels,
+    /// The label set is too large.
+    #[error("label set too large: at most {LABELS_MAX} labels and {LABEL_BYTES_MAX} bytes")]
+    TooLarge,
+    /// There are as many series as are allowed.
+    #[error("{max} series are stored already; drop labels of many values or raise series_max")]
+    TooMany {
+        /// The limit.
+        max: usize,
+    },
+}
+
+/// Why a batch could not be acknowledged.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The log could not be written. Send the batch again when that is mended.
+    #[error(transparent)]
+    Log(#[from] LogError),
+}
+
+/// Figures about a store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Series in memory.
+    pub series: u64,
+    /// Samples in memory.
+    pub samples: u64,
+    /// Exemplars in memory.
+    pub exemplars: u64,
+    /// Bytes of chunks and late samples.
+    pub chunk_bytes: u64,
+    /// Bytes of labels, index and series entries.
+    pub index_bytes: u64,
+    /// Bytes of log segments on disk.
+    pub log_bytes: u64,
+    /// The oldest sample's time as of the last maintenance, or later appends; `None` where
+    /// there are no samples.
+    pub min_t_ms: Option<i64>,
+    /// The newest sample's time; `None` before the first.
+    pub max_t_ms: Option<i64>,
+    /// Rows accepted since the store was opened.
+    pub appended: u64,
+    /// Rows refused since the store was opened.
+    pub refused: Refused,
+    /// Metadata left out since the store was opened because of their number or length.
+    pub metadata_refused: u64,
+}
+
+#[derive(Debug, Default)]
+struct Totals {
+    appended: AtomicU64,
+    refused: Mutex<Refused>,
+}
+
+/// A time series store. See the crate's description.
+#[derive(Debug)]
+pub struct Store {
+    pub(crate) options: Options,
+    pub(crate) shards: Box<[RwLock<Shard>]>,
+    pub(crate) log: Option<Mutex<Log>>,
+    pub(crate) exemplars: Mutex<Exemplars>,
+    metadata: RwLock<MetadataTable>,
+    hasher: foldhash::quality::RandomState,
+    pub(crate) series_count: AtomicUsize,
+    /// The latest `now_ms` seen.
+    pub(crate) clock_ms: AtomicI64,
+    pub(crate) min_t_ms: AtomicI64,
+    pub(crate) max_t_ms: AtomicI64,
+    totals: Totals,
+}
+
+impl Store {
+    /// Opens a store, bringing back what its log has.
+    ///
+    /// # Errors
+    /// If an option makes no sense, another process uses the directory, a segment is of a
+    /// newer version, or a file can't be read. Damage is no error: it is in the report.
+    pub fn open(options: Options, now_ms: i64) -> Result<(Store, ReplayReport), OpenError> {
+        options.check()?;
+        let mut store = Store {
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            log: None,
+            exemplars: Mutex::default(),
+            metadata: RwLock::default(),
+            hasher: foldhash::quality::RandomState::default(),
+            series_count: AtomicUsize::new(0),
+            clock_ms: AtomicI64::new(now_ms),
+            min_t_ms: AtomicI64::new(i64::MAX),
+            max_t_ms: AtomicI64::new(i64::MIN),
+            totals: Totals::default(),
+            options,
+        };
+        let Some(dir) = store.options.dir.clone() else {
+            return Ok((store, ReplayReport::default()));
+        };
+        let lock = lock(&dir)?;
+        let floor_ms = now_ms.saturating_sub(store.options.retention_ms);
+        let mut sink = Replaying {
+            store: &mut store,
+            floor_ms,
+        };
+        let replayed = replay(&dir, now_ms, &mut sink).map_err(|error| match error {
+            ReplayError::Log(error) => OpenError::Log(error),
+            ReplayError::Newer { path, found } => OpenError::NewerFormat {
+                path,
+                found,
+                supported: VERSION,
+            },
+        })?;
+        let log = Log::new(
+            &dir,
+            store.options.segment_bytes,
+            replayed.segments,
+            replayed.last_sequence,
+            lock,
+        );
+        store.log = Some(Mutex::new(log));
+        Ok((store, replayed.report))
+    }
+
+    /// The series with these labels, made if need be.
+    ///
+    /// # Errors
+    /// If the label set is empty or too large, or there are too many series.
+    pub fn series(&self, labels: &Labels) -> Result<SeriesRef, SeriesError> {
+        let (shard_at, hash) = self.place(labels);
+        let Some(shard) = self.shards.get(shard_at) else {
+            return Err(SeriesError::NoLabels);
+        };
+        let now_ms = self.clock_ms.load(Ordering::Relaxed);
+        {
+            let shard = shard.read();
+            if let Some(number) = shard.find(hash, labels) {
+                if let Some(series) = shard.get(number) {
+                    series.touch(now_ms);
+                }
+                return Ok(SeriesRef::new(shard_at, number));
+            }
+        }
+        check_labels(labels)?;
+        let mut shard = shard.write();
+        if let Some(number) = shard.find(hash, labels) {
+            return Ok(SeriesRef::new(shard_at, number));
+        }
+        self.insert(&mut shard, shard_at, hash, labels, now_ms)
+    }
+
+    fn insert(
+        &self,
+        shard: &mut Shard,
+        shard_at: usize,
+        hash: u64,
+        labels: &Labels,
+        now_ms: i64,
+    ) -> Result<SeriesRef, SeriesError> {
+        let max = self.options.series_max;
+        if self.series_count.fetch_add(1, Ordering::Relaxed) >= max {
+            self.series_count.fetch_sub(1, Ordering::Relaxed);
+            return Err(SeriesError::TooMany { max });
+        }
+        match shard.insert(hash, labels, now_ms) {
+            Some(number) => Ok(SeriesRef::new(shard_at, number)),
+            None => {
+                self.series_count.fetch_sub(1, Ordering::Relaxed);
+                Err(SeriesError::TooMany { max })
+            }
+        }
+    }
+
+    fn place(&self, labels: &Labels) -> (usize, u64) {
+        let mut hasher = self.hasher.build_hasher();
+        for label in labels.iter() {
+            hasher.write(label.name.as_bytes());
+            hasher.write_u8(0xff);
+            hasher.write(label.value.as_bytes());
+            hasher.write_u8(0xff);
+        }
+        let hash = hasher.finish();
+        ((hash % SHARDS as u64) as usize, hash)
+    }
+
+    /// Appends rows. Refused rows don't keep their neighbours from being stored.
+    ///
+    /// When it returns `Ok`, the accepted rows are in the log file and survive the end of
+    /// the process; [`Store::flush`] makes them survive a power failure.
+    ///
+    /// # Errors
+    /// If the log can't be written; see the module's description.
+    pub fn append(&self, batch: &Batch, now_ms: i64) -> Result<AppendReport, AppendError> {
+        self.clock_ms.fetch_max(now_ms, Ordering::Relaxed);
+        let mut log = self.log.as_ref().map(Mutex::lock);
+        if let Some(log) = &mut log {
+            log.begin(&mut self.metadata.write())?;
+        }
+        let mut appending = Appending {
+            store: self,
+            log: log.as_deref_mut(),
+            report: AppendReport::default(),
+            oldest_ms: now_ms.saturating_sub(self.options.retention_ms),
+            latest_ms: now_ms.saturating_add(self.options.future_window_ms),
+            now_ms,
+            min_ms: i64::MAX,
+            max_ms: i64::MIN,
+        };
+        appending.floats(batch);
+        appending.histograms(batch);
+        appending.exemplars(batch);
+        let Appending {
+            report,
+            min_ms,
+            max_ms,
+            ..
+        } = appending;
+        self.min_t_ms.fetch_min(min_ms, Ordering::Relaxed);
+        self.max_t_ms.fetch_max(max_ms, Ordering::Relaxed);
+        if let Some(log) = &mut log {
+            log.commit()?;
+        }
+        self.totals.add(&report);
+        Ok(report)
+    }
+
+    /// Syncs the log to the disk, so that all batches so far survive a power failure. Does
+    /// not hold up appends.
+    ///
+    /// # Errors
+    /// If a file can't be synced; the next call tries again.
+    pub fn flush(&self) -> std::io::Result<()> {
+        let Some(log) = &self.log else {
+            return Ok(());
+        };
+        let files = log.lock().handles_to_sync()?;
+        let mut files = files.into_iter();
+        while let Some(file) = files.next() {
+            if let Err(error) = file.sync_all() {
+                log.lock().not_synced(std::iter::once(file).chain(files));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers what is known about a metric. It is written to the log with the next batch.
+    pub fn set_metadata(&self, metric: &str, metadata: Metadata) {
+        if !self.metadata.read().has(metric, &metadata) {
+            self.metadata.write().set(metric, metadata);
+        }
+    }
+
+    /// What is known about one metric, or about up to `limit` metrics by name; 0 means no
+    /// limit.
+    pub fn metadata(&self, metric: Option<&str>, limit: usize) -> Vec<(Arc<str>, Metadata)> {
+        self.metadata.read().list(metric, limit)
+    }
+
+    /// Figures about the store.
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats::default();
+        for shard in &self.shards {
+            let shard = shard.read();
+            stats.series += shard.len() as u64;
+            stats.samples += shard.tally.samples;
+            stats.chunk_bytes += shard.tally.bytes as u64;
+            stats.index_bytes += shard.index_bytes() as u64;
+        }
+        let known = |t_ms: i64, none: i64| (t_ms != none).then_some(t_ms);
+        stats.min_t_ms = known(self.min_t_ms.load(Ordering::Relaxed), i64::MAX);
+        stats.max_t_ms = known(self.max_t_ms.load(Ordering::Relaxed), i64::MIN);
+        stats.exemplars = self.exemplars.lock().len() as u64;
+        stats.log_bytes = self.log.as_ref().map_or(0, |log| log.lock().bytes());
+        stats.appended = self.totals.appended.load(Ordering::Relaxed);
+        stats.refused = *self.totals.refused.lock();
+        stats.metadata_refused = self.metadata.read().refused();
+        stats
+    }
+}
+
+impl Totals {
+    fn add(&self, report: &AppendReport) {
+        self.appended.fetch_add(report.accepted, Ordering::Relaxed);
+        if report.refused.total() > 0 {
+            let mut refused = self.refused.lock();
+            refused.too_old += report.refused.too_old;
+            refused.too_new += report.refused.too_new;
+            refused.duplicate += report.refused.duplicate;
+            refused.unknown_series += report.refused.unknown_series;
+            refused.malformed += report.refused.malformed;
+        }
+    }
+}
+
+fn check_labels(labels: &Labels) -> Result<(), SeriesError> {
+    if labels.is_empty() {
+        return Err(SeriesError::NoLabels);
+    }
+    let sizes = labels.iter().map(|l| l.name.len() + l.value.len());
+    if labels.len() > LABELS_MAX || sizes.sum::<usize>() > LABEL_BYTES_MAX {
+        return Err(SeriesError::TooLarge);
+    }
+    Ok(())
+}
+
+/// Makes the directory and takes hold of it; the lock ends with the process at the latest.
+fn lock(dir: &Path) -> Result<File, OpenError> {
+    let mut builder = DirBuilder::new();
+    builder
+        .recursive(true)
+        .create(dir)
+        .map_err(LogError::on("create", dir))?;
+    let path = dir.join("lock");
+    let mut options = OpenOptions::new();
+    options.create(true).write(true).truncate(false);
+    let file = options.open(&path).map_err(LogError::on("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse {
+            dir: dir.to_owned(),
+        }),
+        Err(TryLockError::Error(error)) => Err(LogError::on("lock", &path)(error).into()),
+    }
+}
+
+/// One append while it runs.
+struct Appending<'s> {
+    store: &'s Store,
+    log: Option<&'s mut Log>,
+    report: AppendReport,
+    oldest_ms: i64,
+    latest_ms: i64,
+    now_ms: i64,
+    min_ms: i64,
+    max_ms: i64,
+}
+
+impl Appending<'_> {
+    fn floats(&mut self, batch: &Batch) {
+        let rows = &batch.floats;
+        self.by_shard(
+            rows,
+            |row| row.series,
+            |this, shard, row| {
+                let value = Incoming::Float(row.value);
+                let entered = this.enter(shard, row.series, row.t_ms, row.start_ms, value);
+                if entered
+                    && let Some(log) = &mut this.log
+                    && let Some((series, symbols, _)) = shard.get_mut(row.series.number())
+                {
+                    log.float(series, symbols, row);
+                }
+            },
+        );
+    }
+
+    fn histograms(&mut self, batch: &Batch) {
+        let rows = &batch.histograms;
+        self.by_shard(
+            rows,
+            |row| row.series,
+            |this, shard, row| {
+                if !histogram::is_acceptable(&row.histogram) {
+                    this.refuse(shard, Refusal::Malformed, row.series, row.t_ms);
+                    return;
+                }
+                let value = Incoming::Histogram(&row.histogram);
+                let entered = this.enter(shard, row.series, row.t_ms, row.start_ms, value);
+                if entered
+                    && let Some(log) = &mut this.log
+                    && let Some((series, symbols, _)) = shard.get_mut(row.series.number())
+                {
+                    log.histogram(series, symbols, row);
+                }
+            },
+        );
+    }
+
+    fn exemplars(&mut self, batch: &Batch) {
+        if batch.exemplars.is_empty() {
+            return;
+        }
+        let mut exemplars = self.store.exemplars.lock();
+        self.by_shard(
+            &batch.exemplars,
+            |row| row.series,
+            |this, shard, row| {
+                let t_ms = row.exemplar.t_ms;
+                let in_time = this.in_time(t_ms).err();
+                let malformed =
+                    (!exemplar::is_acceptable(&row.exemplar)).then_some(Refusal::Malformed);
+                let Some((series, symbols, _)) = shard.get_mut(row.series.number()) else {
+                    this.refuse(shard, Refusal::UnknownSeries, row.series, t_ms);
+                    return;
+                };
+                if let Some(reason) = in_time.or(malformed) {
+                    this.refuse(shard, reason, row.series, t_ms);
+                    return;
+                }
+                // One that is there already is written again: see the module's description.
+                exemplars.push(row.series, row.exemplar.clone());
+                if let Some(log) = &mut this.log {
+                    log.exemplar(series, symbols, row);
+                }
+                this.report.accepted += 1;
+            },
+        );
+    }
+
+    /// Calls `each` with all rows, shard by shard, keeping the order within each.
+    fn by_shard<R>(
+        &mut self,
+        rows: &[R],
+        series: impl Fn(&R) -> SeriesRef,
+        mut each: impl FnMut(&mut Self, &mut Shard, &R),
+    ) {
+        let store = self.store;
+        if let [row] = rows {
+            if let Some(shard) = store.shards.get(series(row).shard()) {
+                each(self, &mut shard.write(), row);
+            }
+            return;
+        }
+        let (order, ends) = order_by_shard(rows, series);
+        let mut from = 0;
+        for (shard, end) in store.shards.iter().zip(ends) {
+            let places = order.get(from..end).unwrap_or_default();
+            from = end;
+            if places.is_empty() {
+                continue;
+            }
+            let mut shard = shard.write();
+            for row in places.iter().filter_map(|at| rows.get(*at as usize)) {
+                each(self, &mut shard, row);
+            }
+        }
+    }
+
+    #[inline]
+    fn in_time(&self, t_ms: i64) -> Result<(), Refusal> {
+        if t_ms < self.oldest_ms {
+            return Err(Refusal::TooOld);
+        }
+        if t_ms > self.latest_ms {
+            return Err(Refusal::TooNew);
+        }
+        Ok(())
+    }
+
+    /// Adds a sample to memory; says whether it is to be written to the log.
+    #[inline]
+    fn enter(
+        &mut self,
+        shard: &mut Shard,
+        place: SeriesRef,
+        t_ms: i64,
+        start_ms: i64,
+        value: Incoming<'_>,
+    ) -> bool {
+        let in_time = self.in_time(t_ms);
+        let Some((series, _, tally)) = shard.get_mut(place.number()) else {
+            self.refuse(shard, Refusal::UnknownSeries, place, t_ms);
+            return false;
+        };
+        let window_ms = self.store.options.out_of_order_window_ms;
+        let entered = in_time.and_then(|()| {
+            series
+                .append(t_ms, start_ms, value, window_ms, tally)
+                .map_err(|unfit| match unfit {
+                    Unfit::TooOld => Refusal::TooOld,
+                    Unfit::Duplicate => Refusal::Duplicate,
+                })
+        });
+        match entered {
+            Ok(_) => {
+                series.touch(self.now_ms);
+                self.min_ms = self.min_ms.min(t_ms);
+                self.max_ms = self.max_ms.max(t_ms);
+                self.report.accepted += 1;
+                true
+            }
+            Err(reason) => {
+                self.refuse(shard, reason, place, t_ms);
+                false
+            }
+        }
+    }
+
+    #[cold]
+    fn refuse(&mut self, shard: &Shard, reason: Refusal, place: SeriesRef, t_ms: i64) {
+        self.report.refuse(reason, place, t_ms, || {
+            shard.get(place.number()).map(|series| shard.labels(series))
+        });
+    }
+}
+
+/// The places of `rows` sorted by shard, stable, and where each shard's places end.
+fn order_by_shard<R>(rows: &[R], series: impl Fn(&R) -> SeriesRef) -> (Vec<u32>, [usize; SHARDS]) {
+    let mut ends = [0usize; SHARDS];
+    for row in rows {
+        if let Some(count) = ends.get_mut(series(row).shard()) {
+            *count += 1;
+        }
+    }
+    let mut total = 0;
+    for end in &mut ends {
+        // Where the shard's places begin; each placed row moves it towards its end.
+        let count = *end;
+        *end = total;
+        total += count;
+    }
+    let mut order = vec![0u32; total];
+    for (at, row) in (0u32..).zip(rows) {
+        if let Some(end) = ends.get_mut(series(row).shard())
+            && let Some(place) = order.get_mut(*end)
+        {
+            *place = at;
+            *end += 1;
+        }
+    }
+    (order, ends)
+}
+
+/// Applies log records to a store that nobody else has yet.
+struct Replaying<'s> {
+    store: &'s mut Store,
+    floor_ms: i64,
+}
+
+impl Replaying<'_> {
+    fn enter(&mut self, place: SeriesRef, t_ms: i64, start_ms: i64, value: Incoming<'_>) -> Taken {
+        if t_ms < self.floor_ms {
+            return Taken::Expired;
+        }
+        let shard = self.store.shards.get_mut(place.shard());
+        let Some(shard) = shard.map(RwLock::get_mut) else {
+            return Taken::Repeated;
+        };
+        let Some((series, _, tally)) = shard.get_mut(place.number()) else {
+            return Taken::Repeated;
+        };
+        let before = tally.samples;
+        // The windows were checked before the row was written.
+        let entered = series.append(t_ms, start_ms, value, i64::MAX, tally);
+        if entered.is_err() || tally.samples == before {
+            return Taken::Repeated;
+        }
+        let (min, max) = (self.store.min_t_ms.get_mut(), self.store.max_t_ms.get_mut());
+        *min = t_ms.min(*min);
+        *max = t_ms.max(*max);
+        Taken::Yes
+    }
+}
+
+impl Sink for Replaying<'_> {
+    fn series(&mut self, labels: &Labels) -> Option<SeriesRef> {
+        self.store.series(labels).ok()
+    }
+
+    fn float(&mut self, series: SeriesRef, t_ms: i64, start_ms: i64, value: f64) -> Taken {
+        self.enter(series, t_ms, start_ms, Incoming::Float(value))
+    }
+
+    fn histogram(
+        &mut self,
+        series: SeriesRef,
+        t_ms: i64,
+        start_ms: i64,
+        histogram: &Arc<Histogram>,
+    ) -> Taken {
+        self.enter(series, t_ms, start_ms, Incoming::Histogram(histogram))
+    }
+
+    fn exemplar(&mut self, series: SeriesRef, exemplar: Exemplar) -> Taken {
+        if exemplar.t_ms < self.floor_ms {
+            return Taken::Expired;
+        }
+        match self.store.exemplars.get_mut().push(series, exemplar) {
+            true => Taken::Yes,
+            false => Taken::Repeated,
+        }
+    }
+
+    fn metadata(&mut self, metric: &str, metadata: Metadata) {
+        self.store.metadata.get_mut().set(metric, metadata);
+    }
+}

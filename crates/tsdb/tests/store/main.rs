@@ -1,0 +1,8 @@
+//! The store as its users see it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod behaviour;
+mod crash;
+mod kit;
+mod model;
