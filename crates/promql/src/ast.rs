@@ -12,7 +12,7 @@ use crate::duration::DurationExpr;
 use crate::function::Function;
 
 /// A place in the query text: bytes `start..end`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Span {
     /// The first byte.
     pub start: usize,

@@ -1,14 +1,47 @@
+//! PromQL: text to tree to value, over anything that can be asked for series.
+//!
+//! ```
+//! use slogate_promql::{Engine, QueryValue};
+//! use slogate_series::{Labels, Sample, Series, Value};
+//!
+//! let sample = |t_ms, value| Sample { t_ms, start_ms: 0, value: Value::Float(value) };
+//! let store = vec![Series {
+//!     labels: Labels::from_pairs([("__name__", "requests_total"), ("code", "200")]),
+//!     samples: vec![sample(0, 0.0), sample(15_000, 30.0), sample(30_000, 60.0)],
+//! }];
+//! let result = Engine::default().instant("sum(rate(requests_total[1m])) * 60", &store, 30_000)?;
+//! assert!(matches!(result.value, QueryValue::Vector(elements) if elements.len() == 1));
+//! # Ok::<(), slogate_promql::EvalError>(())
+//! ```
+//!
+//! The way through the crate:
+//! - `lexer` and `parser` make a typed tree ([`ast`]) with the place of every node, against
+//!   the signatures in [`function`]; [`duration`] holds what stands in brackets and after
+//!   `offset`. [`ParseError`] shows the place; a tree prints itself back.
+//! - [`Queryable`] is all that the evaluator asks of a store.
+//! - `eval` computes a tree over a grid of steps; [`Engine`] is its face.
+//!
+//! Semantics are those of Prometheus 3 with no feature flags set, unless an [`Engine`] or
+//! [`ParseOptions`] field says otherwise. The crate does no I/O, reads no clock and starts
+//! no thread; it uses `slogate-series` and nothing else of slogate.
+
 #![forbid(unsafe_code)]
 
 pub mod ast;
 mod display;
 pub mod duration;
 mod error;
+mod eval;
 pub mod function;
 mod lexer;
 mod literal;
 mod parser;
+mod queryable;
 
 pub use ast::{Expr, Span, ValueType};
 pub use error::{ParseError, position};
+pub use eval::{
+    Annotation, AnnotationLevel, Engine, EvalError, InstantSample, Query, QueryResult, QueryValue,
+};
 pub use parser::{HEIGHT_MAX, NESTING_MAX, ParseOptions, QUERY_BYTES_MAX, parse, parse_with};
+pub use queryable::{Queryable, QueryableError};

@@ -1,0 +1,404 @@
+//! Aggregation operators.
+//!
+//! Series are put into groups once; then each group is folded step by step. Operators that
+//! only make sense for numbers leave histograms out and say so; `sum` and `avg` of a mix
+//! have no value at that step, with a warning.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+
+use slogate_series::{Labels, METRIC_NAME, Value};
+
+use crate::ast::{Aggregate, AggregateOp, Expr, Span};
+use crate::eval::sum::{Sum, mean};
+use crate::eval::{Column, EvalError, Evaluated, Evaluator, Grid, histogram, merge_same_labels};
+use crate::eval::{histogram_functions, over_time};
+
+/// The series of one group.
+struct Group {
+    labels: Labels,
+    drop_name: bool,
+    members: Vec<usize>,
+}
+
+impl Evaluator<'_> {
+    pub(super) fn aggregate(
+        &mut self,
+        expr: &Expr,
+        aggregate: &Aggregate,
+        grid: Grid,
+    ) -> Result<Evaluated, EvalError> {
+        let columns = match aggregate.op {
+            AggregateOp::CountValues => self.count_values(aggregate, grid)?,
+            AggregateOp::Topk
+            | AggregateOp::Bottomk
+            | AggregateOp::Limitk
+            | AggregateOp::LimitRatio => self.choose(expr, aggregate, grid)?,
+            _ => self.fold(aggregate, grid)?,
+        };
+        Ok(Evaluated::Vector(columns))
+    }
+
+    /// The operators that make one value of a group.
+    fn fold(&mut self, aggregate: &Aggregate, grid: Grid) -> Result<Vec<Column>, EvalError> {
+        let param = match &aggregate.param {
+            Some(param) => self.eval_scalar(param, grid)?,
+            None => Vec::new(),
+        };
+        if let Some(param_expr) = &aggregate.param {
+            for q in &param {
+                self.note_quantile(*q, param_expr.span);
+            }
+        }
+        let columns = self.eval_vector(&aggregate.expr, grid)?;
+        let mut folded = Vec::new();
+        for group in groups(aggregate, &columns) {
+            let mut column = Column::empty(group.labels, group.drop_name, grid.steps);
+            for step in 0..grid.steps {
+                let members = group
+                    .members
+                    .iter()
+                    .filter_map(|at| columns.get(*at)?.value(step));
+                let param = param.get(step).copied().unwrap_or(f64::NAN);
+                let members: Vec<&Value> = members.collect();
+                if let Some(value) = self.fold_group(aggregate, &members, param) {
+                    column.set(step, value);
+                }
+            }
+            if !column.is_empty() {
+                folded.push(column);
+            }
+        }
+        Ok(folded)
+    }
+
+    fn fold_group(
+        &mut self,
+        aggregate: &Aggregate,
+        members: &[&Value],
+        param: f64,
+    ) -> Option<Value> {
+        if members.is_empty() {
+            return None;
+        }
+        match aggregate.op {
+            AggregateOp::Count => return Some(Value::Float(members.len() as f64)),
+            AggregateOp::Group => return Some(Value::Float(1.0)),
+            AggregateOp::Sum | AggregateOp::Avg => return self.fold_any(aggregate, members),
+            _ => {}
+        }
+        let floats: Vec<f64> = members.iter().filter_map(|value| as_float(value)).collect();
+        if floats.len() < members.len() {
+            let op = aggregate.op.as_str();
+            let message = format!("ignored histogram in {op} aggregation");
+            self.annotations.info(aggregate.expr.span, message);
+        }
+        let first = *floats.first()?;
+        Some(Value::Float(match aggregate.op {
+            AggregateOp::Min => floats
+                .iter()
+                .fold(first, |m, v| if *v < m || m.is_nan() { *v } else { m }),
+            AggregateOp::Max => floats
+                .iter()
+                .fold(first, |m, v| if *v > m || m.is_nan() { *v } else { m }),
+            AggregateOp::Stddev => variance(&floats).sqrt(),
+            AggregateOp::Stdvar => variance(&floats),
+            AggregateOp::Quantile => quantile(param, floats),
+            _ => return None,
+        }))
+    }
+
+    /// `sum` and `avg`, of floats or of histograms.
+    fn fold_any(&mut self, aggregate: &Aggregate, members: &[&Value]) -> Option<Value> {
+        let span = aggregate.expr.span;
+        let is_mean = aggregate.op == AggregateOp::Avg;
+        let floats = members.iter().filter_map(|value| as_float(value));
+        let count = floats.clone().count();
+        if count == members.len() {
+            return Some(Value::Float(if is_mean {
+                mean(floats)
+            } else {
+                Sum::of(floats)
+            }));
+        }
+        if count > 0 {
+            let message = "encountered a mix of histograms and floats for aggregation";
+            self.annotations.warn(span, message);
+            return None;
+        }
+        let histograms = members.iter().filter_map(|value| match value {
+            Value::Histogram(h) => Some(h.as_ref()),
+            Value::Float(_) => None,
+        });
+        let Some(total) = over_time::total(histograms, is_mean) else {
+            self.annotations.warn(
+                span,
+                "vector contains a mix of histograms with exponential and custom buckets schemas \
+                 for metric name \"\"",
+            );
+            return None;
+        };
+        if total.hints_collide {
+            self.annotations
+                .warn(span, histogram::collision_message("aggregation"));
+        }
+        if total.reconciled {
+            self.annotations
+                .info(span, histogram::reconciled_message("aggregation"));
+        }
+        Some(Value::Histogram(total.histogram.compact().into()))
+    }
+
+    /// Warns of a quantile that is none.
+    pub(super) fn note_quantile(&mut self, q: f64, span: Span) {
+        if !(0.0..=1.0).contains(&q) {
+            let q = histogram_functions::go_float(q);
+            let message = format!("quantile value should be between 0 and 1, got {q}");
+            self.annotations.warn(span, message);
+        }
+    }
+
+    /// The operators that keep some series of a group as they are.
+    fn choose(
+        &mut self,
+        expr: &Expr,
+        aggregate: &Aggregate,
+        grid: Grid,
+    ) -> Result<Vec<Column>, EvalError> {
+        let Some(param) = &aggregate.param else {
+            return Err(EvalError::execution("aggregation needs a parameter"));
+        };
+        let limits = self.eval_scalar(param, grid)?;
+        check_limits(aggregate.op, &limits)?;
+        if aggregate.op == AggregateOp::LimitRatio {
+            return Err(EvalError::execution("limit_ratio is not supported"));
+        }
+        let columns = self.eval_vector(&aggregate.expr, grid)?;
+        let mut kept: Vec<Column> = columns
+            .iter()
+            .map(|c| Column::empty(c.labels.clone(), c.drop_name, grid.steps))
+            .collect();
+        let mut order = Vec::new();
+        for group in groups(aggregate, &columns) {
+            for step in 0..grid.steps {
+                let limit = limits.get(step).copied().unwrap_or(0.0);
+                let chosen = self.choose_at(expr, aggregate, &columns, &group, step, limit);
+                for at in &chosen {
+                    let value = columns.get(*at).and_then(|column| column.value(step));
+                    if let (Some(column), Some(value)) = (kept.get_mut(*at), value) {
+                        column.set(step, value.clone());
+                    }
+                }
+                if step == 0 {
+                    order.extend(chosen);
+                }
+            }
+        }
+        if grid.steps == 1 {
+            let mut slots: Vec<Option<Column>> = kept.into_iter().map(Some).collect();
+            let in_order = order.into_iter().filter_map(|at| slots.get_mut(at)?.take());
+            return Ok(in_order.collect());
+        }
+        kept.retain(|column| !column.is_empty());
+        Ok(kept)
+    }
+
+    /// The members of a group to keep at a step, best first.
+    fn choose_at(
+        &mut self,
+        expr: &Expr,
+        aggregate: &Aggregate,
+        columns: &[Column],
+        group: &Group,
+        step: usize,
+        limit: f64,
+    ) -> Vec<usize> {
+        let present = group
+            .members
+            .iter()
+            .filter_map(|at| Some((*at, columns.get(*at)?.value(step)?)));
+        let limit = if limit < 1.0 { 0 } else { limit as usize };
+        if aggregate.op == AggregateOp::Limitk {
+            return present.take(limit).map(|(at, _)| at).collect();
+        }
+        let mut ranked: Vec<(usize, f64)> = Vec::new();
+        let mut histograms = false;
+        for (at, value) in present {
+            match value {
+                Value::Float(value) => ranked.push((at, *value)),
+                Value::Histogram(_) => histograms = true,
+            }
+        }
+        if histograms && limit > 0 {
+            let op = aggregate.op.as_str();
+            self.annotations
+                .info(expr.span, format!("ignored histogram in {op} aggregation"));
+        }
+        let largest_first = aggregate.op == AggregateOp::Topk;
+        ranked.sort_by(|(_, a), (_, b)| nan_last(*a, *b, largest_first));
+        ranked.truncate(limit);
+        ranked.into_iter().map(|(at, _)| at).collect()
+    }
+
+    fn count_values(
+        &mut self,
+        aggregate: &Aggregate,
+        grid: Grid,
+    ) -> Result<Vec<Column>, EvalError> {
+        let label: Arc<str> = match &aggregate.param {
+            Some(param) => self.eval_string(param, grid)?.into(),
+            None => return Err(EvalError::execution("count_values needs a label")),
+        };
+        if label.is_empty() {
+            return Err(EvalError::execution(format!(
+                "invalid label name {label:?}"
+            )));
+        }
+        let columns = self.eval_vector(&aggregate.expr, grid)?;
+        let mut counted: Vec<Column> = Vec::new();
+        for group in groups(aggregate, &columns) {
+            let mut by_value: HashMap<String, usize> = HashMap::new();
+            for (at, step) in group
+                .members
+                .iter()
+                .flat_map(|at| (0..grid.steps).map(move |step| (*at, step)))
+            {
+                let Some(value) = columns.get(at).and_then(|column| column.value(step)) else {
+                    continue;
+                };
+                let at = match by_value.entry(histogram_functions::text_of(value)) {
+                    Entry::Occupied(entry) => *entry.get(),
+                    Entry::Vacant(entry) => {
+                        let mut labels = group.labels.to_builder();
+                        labels.set(label.clone(), entry.key().as_str());
+                        let drop_name = group.drop_name && label.as_ref() != METRIC_NAME;
+                        counted.push(Column::empty(labels.build(), drop_name, grid.steps));
+                        *entry.insert(counted.len() - 1)
+                    }
+                };
+                if let Some(column) = counted.get_mut(at) {
+                    let before = column.value(step).and_then(as_float).unwrap_or(0.0);
+                    column.set(step, Value::Float(before + 1.0));
+                }
+            }
+        }
+        merge_same_labels(counted)
+    }
+}
+
+fn as_float(value: &Value) -> Option<f64> {
+    match value {
+        Value::Float(value) => Some(*value),
+        Value::Histogram(_) => None,
+    }
+}
+
+/// The groups in the order of their first series.
+fn groups(aggregate: &Aggregate, columns: &[Column]) -> Vec<Group> {
+    let mut names: Vec<&str> = aggregate.grouping.iter().map(AsRef::as_ref).collect();
+    if aggregate.without {
+        names.extend([METRIC_NAME, "__type__", "__unit__"]);
+    }
+    let mut at_labels: HashMap<Labels, usize> = HashMap::new();
+    let mut groups: Vec<Group> = Vec::new();
+    for (at, column) in columns.iter().enumerate() {
+        let labels = match aggregate.without {
+            true => column.labels.without(&names),
+            false => column.labels.keep(&names),
+        };
+        let slot = *at_labels.entry(labels.clone()).or_insert(groups.len());
+        match groups.get_mut(slot) {
+            Some(group) => {
+                group.drop_name |= column.drop_name;
+                group.members.push(at);
+            }
+            None => {
+                groups.push(Group {
+                    labels,
+                    drop_name: column.drop_name,
+                    members: vec![at],
+                });
+            }
+        }
+    }
+    groups
+}
+
+fn check_limits(op: AggregateOp, limits: &[f64]) -> Result<(), EvalError> {
+    for limit in limits {
+        if limit.is_nan() {
+            let what = if op == AggregateOp::LimitRatio {
+                "Ratio"
+            } else {
+                "Parameter"
+            };
+            return Err(EvalError::execution(format!("{what} value is NaN")));
+        }
+        if !(limit.abs() < 9.223_372_036_854_776e18) {
+            let limit = histogram_functions::go_float(*limit);
+            return Err(EvalError::execution(format!(
+                "Scalar value {limit} overflows int64"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Orders floats with NaN after every number, whichever way numbers go.
+pub(super) fn nan_last(a: f64, b: f64, largest_first: bool) -> std::cmp::Ordering {
+    use std::cmp::Ordering;
+    match (a.is_nan(), b.is_nan()) {
+        (true, true) => Ordering::Equal,
+        (true, false) => Ordering::Greater,
+        (false, true) => Ordering::Less,
+        (false, false) => {
+            let order = a.partial_cmp(&b).unwrap_or(Ordering::Equal);
+            if largest_first {
+                order.reverse()
+            } else {
+                order
+            }
+        }
+    }
+}
+
+/// Welford's population variance, uncompensated; NaN where a value is NaN or infinite.
+fn variance(values: &[f64]) -> f64 {
+    if values.iter().any(|value| !value.is_finite()) {
+        return f64::NAN;
+    }
+    let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
+    for value in values {
+        count += 1.0;
+        let delta = value - mean;
+        mean += delta / count;
+        squares += delta * (value - mean);
+    }
+    squares / count
+}
+
+/// The φ-quantile, linear between neighbours; NaN sorts lowest.
+pub(super) fn quantile(q: f64, mut values: Vec<f64>) -> f64 {
+    if values.is_empty() || q.is_nan() {
+        return f64::NAN;
+    }
+    if q < 0.0 {
+        return f64::NEG_INFINITY;
+    }
+    if q > 1.0 {
+        return f64::INFINITY;
+    }
+    values.sort_by(|a, b| match (a.is_nan(), b.is_nan()) {
+        (false, false) => a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal),
+        (a, b) => b.cmp(&a),
+    });
+    let rank = q * (values.len() - 1) as f64;
+    let below = rank.floor();
+    let weight = rank - below;
+    let at = |index: f64| values.get(index as usize).or(values.last()).copied();
+    match (at(below), at((below + 1.0).min((values.len() - 1) as f64))) {
+        (Some(low), Some(high)) => low * (1.0 - weight) + high * weight,
+        _ => f64::NAN,
+    }
+}

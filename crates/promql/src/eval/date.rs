@@ -1,0 +1,96 @@
+//! Calendar dates of Unix times, in UTC.
+
+/// A moment in UTC.
+pub(crate) struct Moment {
+    pub(crate) year: i64,
+    /// 1 to 12.
+    pub(crate) month: i64,
+    /// 1 to 31.
+    pub(crate) day: i64,
+    /// 0 is Sunday.
+    pub(crate) weekday: i64,
+    /// 1 to 366.
+    pub(crate) day_of_year: i64,
+    pub(crate) hour: i64,
+    pub(crate) minute: i64,
+}
+
+impl Moment {
+    /// Fractions of a second are cut off.
+    pub(crate) fn from_unix(seconds: f64) -> Self {
+        // Far beyond any calendar; keeps the arithmetic below from overflowing.
+        let seconds = seconds.clamp(-1e15, 1e15) as i64;
+        let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+        let (year, month, day) = civil(days);
+        Moment {
+            year,
+            month,
+            day,
+            weekday: (days + 4).rem_euclid(7),
+            day_of_year: days - days_before(year, 1, 1) + 1,
+            hour: of_day / 3600,
+            minute: of_day % 3600 / 60,
+        }
+    }
+
+    pub(crate) fn days_in_month(&self) -> i64 {
+        let (year, month) = match self.month {
+            12 => (self.year + 1, 1),
+            month => (self.year, month + 1),
+        };
+        days_before(year, month, 1) - days_before(self.year, self.month, 1)
+    }
+}
+
+/// Days from 1970-01-01. Years are counted from March, so that a leap day comes last;
+/// 400 years have 146,097 days.
+fn days_before(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let era = year.div_euclid(400);
+    let of_era = year.rem_euclid(400);
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + of_year - 719_468
+}
+
+/// The date `days` after 1970-01-01.
+fn civil(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let era = days.div_euclid(146_097);
+    let of_era = days.rem_euclid(146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 {
+        from_march + 3
+    } else {
+        from_march - 9
+    };
+    let year = era * 400 + year_of_era + i64::from(month <= 2);
+    (year, month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn date(seconds: f64) -> (i64, i64, i64, i64, i64) {
+        let m = Moment::from_unix(seconds);
+        (m.year, m.month, m.day, m.weekday, m.day_of_year)
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        assert_eq!(date(0.0), (1970, 1, 1, 4, 1));
+        assert_eq!(date(951_782_400.0), (2000, 2, 29, 2, 60));
+        assert_eq!(
+            date(4_107_542_400.0),
+            (2100, 3, 1, 1, 60),
+            "2100 is no leap year"
+        );
+        assert_eq!(date(-1.0), (1969, 12, 31, 3, 365));
+        assert_eq!(Moment::from_unix(1_454_284_800.0).days_in_month(), 29);
+        let _ = date(f64::NAN);
+        let _ = date(f64::INFINITY);
+    }
+}

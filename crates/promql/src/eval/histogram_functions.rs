@@ -1,0 +1,393 @@
+//! Functions of histograms, classic and native.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use slogate_series::{Buckets, Histogram, Labels, Value};
+
+use crate::ast::Span;
+use crate::eval::bucket::{self, Bucket, Cumulative};
+use crate::eval::{Column, EvalError, Evaluator, Grid};
+
+/// The label that carries a classic bucket's upper bound.
+const BUCKET_LABEL: &str = "le";
+
+/// What the columns of one histogram hold at a step.
+pub(crate) enum Distribution<'a> {
+    Classic(&'a [Cumulative]),
+    Native(&'a Histogram),
+}
+
+/// The columns that differ only in `le`.
+struct Family {
+    labels: Labels,
+    drop_name: bool,
+    members: Vec<(usize, Result<f64, String>)>,
+}
+
+impl Evaluator<'_> {
+    /// Applies `compute` to each histogram at each step; names are left to the caller.
+    pub(super) fn map_distributions(
+        &mut self,
+        columns: &[Column],
+        grid: Grid,
+        span: Span,
+        mut compute: impl FnMut(&mut Self, &str, Distribution<'_>, usize) -> f64,
+    ) -> Vec<Column> {
+        let mut out = Vec::new();
+        for family in families(columns) {
+            let mut column = Column::empty(family.labels.clone(), family.drop_name, grid.steps);
+            let name = family.labels.metric_name().unwrap_or_default();
+            for step in 0..grid.steps {
+                let (classic, native) = self.at_step(&family, columns, step, span);
+                let value = match (classic, native) {
+                    (classic, Some(_)) if !classic.is_empty() => {
+                        let message = format!(
+                            "vector contains a mix of classic and native histograms for metric \
+                             name {name:?}"
+                        );
+                        self.annotations.warn(span, message);
+                        continue;
+                    }
+                    (_, Some(h)) => compute(self, name, Distribution::Native(h), step),
+                    (classic, None) if classic.is_empty() => continue,
+                    (classic, None) => match bucket::tidy(classic) {
+                        Some((buckets, raised)) => {
+                            if raised {
+                                self.note_raised(name, span);
+                            }
+                            compute(self, name, Distribution::Classic(&buckets), step)
+                        }
+                        None => compute(self, name, Distribution::Classic(&[]), step),
+                    },
+                };
+                column.set(step, Value::Float(value));
+            }
+            if !column.is_empty() {
+                out.push(column);
+            }
+        }
+        out
+    }
+
+    fn at_step<'c>(
+        &mut self,
+        family: &Family,
+        columns: &'c [Column],
+        step: usize,
+        span: Span,
+    ) -> (Vec<Cumulative>, Option<&'c Histogram>) {
+        let (mut classic, mut native) = (Vec::new(), None);
+        for (at, upper) in &family.members {
+            match columns.get(*at).and_then(|column| column.value(step)) {
+                Some(Value::Histogram(h)) => native = Some(h.as_ref()),
+                Some(Value::Float(count)) => match upper {
+                    Ok(upper) => classic.push(Cumulative {
+                        upper: *upper,
+                        count: *count,
+                    }),
+                    Err(text) => {
+                        let name = family.labels.metric_name().unwrap_or_default();
+                        let message = format!(
+                            "bucket label \"le\" is missing or has a malformed value of {text:?} \
+                             for metric name {name:?}"
+                        );
+                        self.annotations.warn(span, message);
+                    }
+                },
+                None => {}
+            }
+        }
+        (classic, native)
+    }
+
+    fn note_raised(&mut self, name: &str, span: Span) {
+        let message = format!(
+            "input to histogram_quantile needed to be fixed for monotonicity (see \
+             https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile) \
+             for metric name {name:?}"
+        );
+        self.annotations.info(span, message);
+    }
+
+    /// The φ-quantile of a histogram.
+    pub(super) fn distribution_quantile(
+        &mut self,
+        q: f64,
+        name: &str,
+        distribution: &Distribution<'_>,
+        span: Span,
+    ) -> f64 {
+        let h = match distribution {
+            Distribution::Classic(buckets) if buckets.is_empty() && (0.0..=1.0).contains(&q) => {
+                return f64::NAN;
+            }
+            Distribution::Classic(buckets) => return bucket::classic_quantile(q, buckets),
+            Distribution::Native(h) => h,
+        };
+        let value = bucket::native_quantile(q, h);
+        if h.sum.is_nan() && h.count > 0.0 && (0.0..=1.0).contains(&q) {
+            let effect = if value.is_nan() {
+                "result is NaN"
+            } else {
+                "result is skewed higher"
+            };
+            let in_buckets: f64 = bucket::native(h).iter().map(|b| b.count).sum();
+            if in_buckets < h.count {
+                let message = format!(
+                    "input to histogram_quantile has NaN observations, {effect} for metric name \
+                     {name:?}"
+                );
+                self.annotations.info(span, message);
+            }
+        }
+        value
+    }
+
+    /// The share of observations between two bounds.
+    pub(super) fn distribution_fraction(
+        &mut self,
+        (lower, upper): (f64, f64),
+        name: &str,
+        distribution: &Distribution<'_>,
+        span: Span,
+    ) -> f64 {
+        match distribution {
+            Distribution::Classic(buckets) => {
+                let total = buckets.last().map_or(f64::NAN, |bucket| bucket.count);
+                bucket::fraction(lower, upper, &bucket::classic_parts(buckets), total)
+            }
+            Distribution::Native(h) => {
+                let buckets = bucket::native(h);
+                let in_buckets: f64 = buckets.iter().map(|bucket| bucket.count).sum();
+                if h.sum.is_nan() && in_buckets < h.count {
+                    let message = format!(
+                        "input to histogram_fraction has NaN observations, which are excluded \
+                         from all fractions for metric name {name:?}"
+                    );
+                    self.annotations.info(span, message);
+                }
+                bucket::fraction(lower, upper, &buckets, h.count)
+            }
+        }
+    }
+
+    /// Applies `compute` to every native histogram; floats drop out. Names are dropped.
+    pub(super) fn map_native(
+        &self,
+        mut columns: Vec<Column>,
+        compute: impl Fn(&Histogram) -> f64,
+    ) -> Result<Vec<Column>, EvalError> {
+        for slot in columns.iter_mut().flat_map(|column| &mut column.values) {
+            *slot = match slot {
+                Some(Value::Histogram(h)) => Some(Value::Float(compute(h))),
+                _ => None,
+            };
+        }
+        columns.retain(|column| !column.is_empty());
+        self.without_names(columns)
+    }
+}
+
+fn families(columns: &[Column]) -> Vec<Family> {
+    let mut known: HashMap<Labels, usize> = HashMap::new();
+    let mut families: Vec<Family> = Vec::new();
+    for (at, column) in columns.iter().enumerate() {
+        let labels = column.labels.without(&[BUCKET_LABEL]);
+        let upper = bucket_bound(column.labels.get(BUCKET_LABEL).unwrap_or_default());
+        let slot = *known.entry(labels.clone()).or_insert(families.len());
+        match families.get_mut(slot) {
+            Some(family) => {
+                family.drop_name |= column.drop_name;
+                family.members.push((at, upper));
+            }
+            None => families.push(Family {
+                labels,
+                drop_name: column.drop_name,
+                members: vec![(at, upper)],
+            }),
+        }
+    }
+    families
+}
+
+/// The bound that a `le` label states.
+fn bucket_bound(text: &str) -> Result<f64, String> {
+    // Rust also reads `infinity` and `nan`, as Go does.
+    text.parse().map_err(|_| text.to_owned())
+}
+
+/// The part of a histogram below (or above) `cut`. Where anything is cut off, count and
+/// sum are worked out anew from what is left, each bucket's observations in its middle.
+pub(crate) fn trim(h: &Histogram, cut: f64, keep_below: bool) -> Histogram {
+    let mut left = Trimmed::default();
+    let part = |bucket: Bucket| keep_part(bucket, cut, keep_below);
+    let keep = |buckets: &Buckets, negative: bool, left: &mut Trimmed| {
+        let mut kept = Vec::with_capacity(buckets.len());
+        for (index, count) in buckets.iter() {
+            let rest = part(one_bucket(h, index, count, negative));
+            left.add(count, rest);
+            if rest.count != 0.0 {
+                kept.push((index, rest.count));
+            }
+        }
+        Buckets::from_sorted(kept)
+    };
+    let positive = keep(&h.positive, false, &mut left);
+    let negative = keep(&h.negative, true, &mut left);
+    let zero = part(zero_bucket(h));
+    left.add(h.zero_count, zero);
+    if !left.changed {
+        return h.clone();
+    }
+    Histogram {
+        zero_count: zero.count,
+        count: left.count,
+        sum: left.sum,
+        positive,
+        negative,
+        ..h.clone()
+    }
+}
+
+/// What is left of a histogram while it is trimmed.
+#[derive(Default)]
+struct Trimmed {
+    count: f64,
+    sum: f64,
+    changed: bool,
+}
+
+impl Trimmed {
+    fn add(&mut self, before: f64, rest: Bucket) {
+        self.changed |= rest.count != before;
+        self.count += rest.count;
+        if rest.count != 0.0 {
+            self.sum += rest.count * rest.middle();
+        }
+    }
+}
+
+fn one_bucket(h: &Histogram, index: i32, count: f64, negative: bool) -> Bucket {
+    let side = Buckets::from_sorted(vec![(index, count)]);
+    let (positive, negative) = if negative {
+        (Buckets::default(), side)
+    } else {
+        (side, Buckets::default())
+    };
+    let alone = Histogram {
+        positive,
+        negative,
+        zero_count: 0.0,
+        ..h.clone()
+    };
+    let nothing = Bucket {
+        lower: 0.0,
+        upper: 0.0,
+        count: 0.0,
+        linear: true,
+    };
+    bucket::native(&alone).first().copied().unwrap_or(nothing)
+}
+
+fn zero_bucket(h: &Histogram) -> Bucket {
+    let one_sided = h.negative.is_empty() != h.positive.is_empty();
+    let reach = |has_side: bool| {
+        if one_sided && !has_side {
+            0.0
+        } else {
+            h.zero_threshold
+        }
+    };
+    Bucket {
+        lower: -reach(!h.negative.is_empty()),
+        upper: reach(!h.positive.is_empty()),
+        count: h.zero_count,
+        linear: true,
+    }
+}
+
+fn keep_part(bucket: Bucket, cut: f64, keep_below: bool) -> Bucket {
+    let nothing = Bucket {
+        count: 0.0,
+        ..bucket
+    };
+    if bucket.count == 0.0 {
+        return nothing;
+    }
+    if keep_below {
+        if bucket.upper <= cut {
+            return bucket;
+        }
+        if bucket.lower >= cut {
+            return nothing;
+        }
+        if !bucket.lower.is_finite() {
+            return nothing;
+        }
+        let share = if bucket.upper.is_finite() {
+            bucket.share_below(cut)
+        } else {
+            0.0
+        };
+        return Bucket {
+            upper: cut,
+            count: bucket.count * share,
+            ..bucket
+        };
+    }
+    if bucket.lower >= cut {
+        return bucket;
+    }
+    if bucket.upper <= cut {
+        return nothing;
+    }
+    if !bucket.upper.is_finite() {
+        return bucket;
+    }
+    let share = if bucket.lower.is_finite() {
+        1.0 - bucket.share_below(cut)
+    } else {
+        1.0
+    };
+    Bucket {
+        lower: cut,
+        count: bucket.count * share,
+        ..bucket
+    }
+}
+
+/// A float as Go's shortest decimal form prints it.
+pub(crate) fn go_float(value: f64) -> String {
+    if value.is_infinite() {
+        return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
+    }
+    value.to_string()
+}
+
+/// A value as `count_values` writes it into a label.
+pub(crate) fn text_of(value: &Value) -> String {
+    let h = match value {
+        Value::Float(value) => return go_float(*value),
+        Value::Histogram(h) => h,
+    };
+    let mut out = format!("{{count:{}, sum:{}", go_float(h.count), go_float(h.sum));
+    let mut write = |open: char, lower: f64, upper: f64, close: char, count: f64| {
+        let (lower, upper, count) = (go_float(lower), go_float(upper), go_float(count));
+        // Writing to a String can't fail.
+        let _ = write!(out, ", {open}{lower},{upper}{close}:{count}");
+    };
+    for (index, count) in h.negative.iter().rev().filter(|(_, count)| *count != 0.0) {
+        let bucket = one_bucket(h, index, count, true);
+        write('[', bucket.lower, bucket.upper, ')', count);
+    }
+    if h.zero_count != 0.0 {
+        write('[', -h.zero_threshold, h.zero_threshold, ']', h.zero_count);
+    }
+    for (index, count) in h.positive.iter().filter(|(_, count)| *count != 0.0) {
+        let bucket = one_bucket(h, index, count, false);
+        write('(', bucket.lower, bucket.upper, ']', count);
+    }
+    out.push('}');
+    out
+}

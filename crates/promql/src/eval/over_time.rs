@@ -1,0 +1,184 @@
+//! The `*_over_time` functions.
+//!
+//! Those that only make sense for numbers ignore histograms and say so where a window has
+//! both; those that make sense for both refuse a mix.
+
+use slogate_series::{Histogram, ResetHint, Value};
+
+use crate::ast::Span;
+use crate::eval::annotation::Annotations;
+use crate::eval::rate::mixed_message;
+use crate::eval::sum::{Sum, mean};
+use crate::eval::window::{FloatPoint, HistogramPoint, Window};
+use crate::eval::{aggregate, histogram};
+
+/// A function of the floats in a window; histograms are ignored with a note.
+pub(crate) fn of_floats(
+    window: &Window<'_>,
+    span: Span,
+    notes: &mut Annotations,
+    compute: impl FnOnce(&[FloatPoint]) -> f64,
+) -> Option<Value> {
+    if window.floats.is_empty() {
+        return None;
+    }
+    note_ignored(window, span, notes);
+    Some(Value::Float(compute(window.floats)))
+}
+
+/// Says that histograms of a mixed window are left out.
+pub(crate) fn note_ignored(window: &Window<'_>, span: Span, notes: &mut Annotations) {
+    if window.is_mixed() {
+        let name = window.metric_name();
+        notes.info(
+            span,
+            format!(
+                "ignored histograms in a range containing both floats and histograms for metric \
+                 name {name:?}"
+            ),
+        );
+    }
+}
+
+/// `sum_over_time` and `avg_over_time`.
+pub(crate) fn sum_or_mean(
+    is_mean: bool,
+    window: &Window<'_>,
+    span: Span,
+    notes: &mut Annotations,
+) -> Option<Value> {
+    if window.is_mixed() {
+        notes.warn(span, mixed_message(window));
+        return None;
+    }
+    if window.histograms.is_empty() {
+        let values = window.floats.iter().map(|p| p.value);
+        return Some(Value::Float(if is_mean {
+            mean(values)
+        } else {
+            Sum::of(values)
+        }));
+    }
+    let histograms = window.histograms.iter().map(|p| p.value.as_ref());
+    let Some(total) = total(histograms, is_mean) else {
+        let name = window.metric_name();
+        notes.warn(
+            span,
+            format!(
+                "vector contains a mix of histograms with exponential and custom buckets schemas \
+                 for metric name {name:?}"
+            ),
+        );
+        return None;
+    };
+    if total.hints_collide {
+        notes.warn(span, histogram::collision_message("aggregation"));
+    }
+    if total.reconciled {
+        notes.info(span, histogram::reconciled_message("aggregation"));
+    }
+    Some(Value::Histogram(total.histogram.compact().into()))
+}
+
+/// The sum or the mean of at least one histogram; `None` for none or incompatible ones.
+pub(crate) fn total<'a>(
+    histograms: impl IntoIterator<Item = &'a Histogram>,
+    is_mean: bool,
+) -> Option<histogram::Combined> {
+    let mut histograms = histograms.into_iter();
+    let first = histograms.next()?.clone();
+    let (mut seen_reset, mut seen_no_reset) = hint_flags(&first);
+    let mut total = histogram::Combined {
+        histogram: first,
+        hints_collide: false,
+        reconciled: false,
+    };
+    let mut count = 1.0;
+    for next in histograms {
+        let (reset, no_reset) = hint_flags(next);
+        seen_reset |= reset;
+        seen_no_reset |= no_reset;
+        let sum = histogram::add(&total.histogram, next)?;
+        total.reconciled |= sum.reconciled;
+        total.histogram = sum.histogram;
+        count += 1.0;
+    }
+    total.hints_collide = seen_reset && seen_no_reset;
+    if is_mean && count > 1.0 {
+        total.histogram = histogram::divide(&total.histogram, count);
+    }
+    Some(total)
+}
+
+fn hint_flags(h: &Histogram) -> (bool, bool) {
+    (
+        h.reset_hint == ResetHint::Reset,
+        h.reset_hint == ResetHint::NotReset,
+    )
+}
+
+pub(crate) fn min(points: &[FloatPoint]) -> f64 {
+    extreme(points, |value, best| value < best).value
+}
+
+pub(crate) fn max(points: &[FloatPoint]) -> f64 {
+    extreme(points, |value, best| value > best).value
+}
+
+/// The best of at least one point, the earliest of equals; any number beats NaN.
+pub(crate) fn extreme(points: &[FloatPoint], better: impl Fn(f64, f64) -> bool) -> FloatPoint {
+    let nothing = FloatPoint {
+        t_ms: 0,
+        value: f64::NAN,
+    };
+    let start = points.first().copied().unwrap_or(nothing);
+    points.iter().fold(start, |best, point| {
+        let wins = better(point.value, best.value) || best.value.is_nan() && !point.value.is_nan();
+        if wins { *point } else { best }
+    })
+}
+
+/// The population variance, in one pass with compensation.
+pub(crate) fn variance(points: &[FloatPoint]) -> f64 {
+    let mut count = 0.0;
+    let mut mean = Sum::default();
+    let mut squares = Sum::default();
+    for point in points {
+        count += 1.0;
+        let from_old = point.value - mean.value();
+        mean.add(from_old / count);
+        squares.add(from_old * (point.value - mean.value()));
+    }
+    squares.value() / count
+}
+
+/// The median distance from the median.
+pub(crate) fn median_absolute_deviation(points: &[FloatPoint]) -> f64 {
+    let values: Vec<f64> = points.iter().map(|p| p.value).collect();
+    let median = aggregate::quantile(0.5, values.clone());
+    aggregate::quantile(
+        0.5,
+        values
+            .into_iter()
+            .map(|value| (value - median).abs())
+            .collect(),
+    )
+}
+
+/// The latest sample (or the earliest), of whichever type.
+pub(crate) fn edge(window: &Window<'_>, latest: bool) -> Option<(i64, Value)> {
+    let pick = |floats: Option<&FloatPoint>, histograms: Option<&HistogramPoint>| {
+        let float = floats.map(|p| (p.t_ms, Value::Float(p.value)));
+        let histogram = histograms.map(|p| (p.t_ms, Value::Histogram(p.value.clone())));
+        match (float, histogram) {
+            (Some(f), Some(h)) if (f.0 > h.0) == latest => Some(f),
+            (Some(_), Some(h)) => Some(h),
+            (f, h) => f.or(h),
+        }
+    };
+    if latest {
+        pick(window.floats.last(), window.histograms.last())
+    } else {
+        pick(window.floats.first(), window.histograms.first())
+    }
+}
