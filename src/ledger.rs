@@ -92,8 +92,8 @@ impl EntryKind {
 pub struct Entry {
     /// Its number, from 1 without a gap.
     pub seq: u64,
-    /// When it was recorded, in milliseconds since the epoch, as the hash covers it.
-    #[serde(rename = "at")]
+    /// When it was recorded, in milliseconds since the epoch.
+    #[serde(rename = "at", with = "crate::model::time::rfc3339")]
     pub at_ms: i64,
     /// What it records.
     pub kind: EntryKind,

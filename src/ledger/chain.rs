@@ -2,7 +2,7 @@
 //!
 //! The hash of an entry is the SHA-256 of two things written after each other: the 32 bytes of
 //! the hash before it, and the canonical JSON of
-//! `{"at": ms, "kind": …, "payload": …, "prev": hex, "seq": n}`. The first entry has number 1
+//! `{"at": RFC 3339, "kind": …, "payload": …, "prev": hex, "seq": n}`. The first entry has number 1
 //! and 32 zero bytes before it.
 //!
 //! Invariants, which the walk checks entry by entry and of which it names the first that fails:
@@ -20,7 +20,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::Serialize;
 
 use super::{EntryKind, Hash};
-use crate::model::{Event, Verdict};
+use crate::model::{Event, Verdict, time};
 use crate::record::{ReadError, Records};
 
 /// What the walk found.
@@ -86,9 +86,10 @@ pub fn verify(records: &Records) -> Result<VerifyReport, ReadError> {
 /// The hash of an entry from its parts; `payload` is canonical JSON.
 pub(super) fn entry_hash(seq: u64, at_ms: i64, kind: &str, payload: &str, prev: &Hash) -> Hash {
     // Canonical JSON of the five members: names in order, and only `kind` is free text.
+    let at = time::to_rfc3339(at_ms);
     let kind = serde_json::Value::from(kind);
     let entry = format!(
-        "{{\"at\":{at_ms},\"kind\":{kind},\"payload\":{payload},\"prev\":\"{prev}\",\"seq\":{seq}}}"
+        "{{\"at\":\"{at}\",\"kind\":{kind},\"payload\":{payload},\"prev\":\"{prev}\",\"seq\":{seq}}}"
     );
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
     context.update(&prev.0);
