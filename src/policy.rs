@@ -16,8 +16,8 @@
 //!   the boundary itself. So a margin of zero could never pass, and is refused.
 //! - **The error rates are the gate's, not the check's.** `falseAlarms` bounds the probability
 //!   that a version that is no worse than tolerated fails, over all checks and all looks of one
-//!   rollout; a check's `weight` is its share. `falsePasses` bounds the probability that a
-//!   version that is worse than tolerated passes.
+//!   rollout; a comparing check's `weight` is its share. `falsePasses` bounds the probability
+//!   that a version that is worse than tolerated passes. Queries and coverage know no chance.
 //! - **Required and critical are two things.** A fail of a critical check fails the gate; a
 //!   pass of the gate needs a pass of every required check. Both are on unless switched off. A
 //!   check that is neither is shown and decides nothing.
@@ -66,7 +66,7 @@ pub struct Gate {
     pub name: String,
     /// Which deployments it is for.
     pub matches: Match,
-    /// How long a new instance's data is no evidence, in milliseconds from its start.
+    /// How long the candidate's first traffic is no evidence for comparisons, in milliseconds.
     pub warm_up_ms: i64,
     /// The shortest time a deployment is watched before it may pass, in milliseconds from its
     /// start.
@@ -119,7 +119,7 @@ pub struct Check {
     pub required: bool,
     /// What it asks.
     pub spec: CheckSpec,
-    /// Its share of the gate's false alarms, relative to the other checks' weights.
+    /// Its share of the gate's false alarms, relative to the other comparing checks' weights.
     pub weight: f64,
 }
 
@@ -174,7 +174,7 @@ pub struct CompareCheck {
     pub sli: CompareSli,
     /// The most that is tolerated.
     pub worse_by: Margin,
-    /// Candidate events below which there is too little to tell.
+    /// Candidate events below which nothing passes.
     pub min_events: u64,
     /// Which spans count.
     pub span_kind: SpanKind,
@@ -274,6 +274,18 @@ impl Check {
             CheckSpec::Compare(_) => CheckKind::Compare,
             CheckSpec::Coverage(_) => CheckKind::Coverage,
         }
+    }
+}
+
+impl QueryCheck {
+    /// PromQL for when the newest data behind the check's answer was taken, in seconds since the
+    /// epoch: of each selector its newest sample, of those the oldest. The check is stale where
+    /// that is `stale_after_ms` ago. `None` where no selector asks for present data.
+    ///
+    /// # Errors
+    /// When the expression uses a variable that has no value.
+    pub fn freshness(&self, vars: &Vars) -> Result<Option<String>, MissingVariable> {
+        Ok(promql::freshness(&self.expr.render(vars)?))
     }
 }
 

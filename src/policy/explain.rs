@@ -17,7 +17,8 @@ pub fn explain(gate: &Gate) -> String {
     let service = selected("service", &gate.matches.service);
     let environment = selected("environment", &gate.matches.environment);
     say(format!("Guards {service} in {environment}."));
-    say(format!("{} {}", timing(gate), undecided(gate)));
+    say(timing(gate));
+    say(undecided(gate));
     say(format!(
         "A version that is no worse than tolerated fails in at most {} of rollouts, over all \
          checks and looks together;",
@@ -46,11 +47,11 @@ fn selected(what: &str, glob: &Glob) -> String {
 
 fn timing(gate: &Gate) -> String {
     let warm_up = match gate.warm_up_ms {
-        0 => "Every instance counts from its start".to_owned(),
-        ms => format!(
-            "An instance's first {} are no evidence",
-            format_duration(ms)
-        ),
+        0 => "All of the candidate's traffic is evidence".to_owned(),
+        ms => {
+            let first = format_duration(ms);
+            format!("Comparisons leave out the candidate's first {first} of traffic")
+        }
     };
     match gate.soak_ms {
         0 => format!("{warm_up}; a pass may come at once."),
@@ -129,17 +130,22 @@ fn compare(check: &CompareCheck) -> Vec<String> {
         format!("compares {what} with that of {against}"),
         format!("tolerates at most {}", tolerance(check)),
         example(check),
-        format!("fewer than {} requests: inconclusive", check.min_events),
+        format!(
+            "a pass needs at least {} of the candidate's requests",
+            check.min_events
+        ),
     ]
 }
 
 /// The margin of a comparison in words: `25 % more and 0.1 percentage points`.
-pub(super) fn tolerance(check: &CompareCheck) -> String {
+fn tolerance(check: &CompareCheck) -> String {
     let Margin { absolute, relative } = check.worse_by;
     let absolute = absolute
         .filter(|part| *part > 0.0)
         .map(|part| match check.sli {
-            CompareSli::ErrorRatio => format!("{} points", percent(part)),
+            CompareSli::ErrorRatio => {
+                format!("{}age points", percent(part).replace('%', "percent"))
+            }
             CompareSli::Duration { .. } => seconds(part),
         });
     let relative = relative
@@ -175,7 +181,7 @@ fn coverage(check: &CoverageCheck) -> Vec<String> {
     vec![format!(
         "at least {} of {} have to say which version they are from",
         percent(check.at_least),
-        signals.join(" and of ")
+        signals.join(" and ")
     )]
 }
 
@@ -190,19 +196,20 @@ mod tests {
         let expected = "\
 Gate canary
   Guards every service in every environment.
-  An instance's first 2m are no evidence; no pass comes before 5m. What is undecided after 1h stays inconclusive, and somebody has to look.
+  Comparisons leave out the candidate's first 2m of traffic; no pass comes before 5m.
+  What is undecided after 1h stays inconclusive, and somebody has to look.
   A version that is no worse than tolerated fails in at most 1 % of rollouts, over all checks and looks together;
   one that is worse passes in at most 5 %.
   Check errors:
     compares the error ratio of requests answered with that of the stable version beside it, or else with the previous version's own history
-    tolerates at most 25 % more and 0.1 % points on top
+    tolerates at most 25 % more and 0.1 percentage points on top
     for example 1.35 % beside 1 %: shown to be above it fails, shown to be below it passes
-    fewer than 50 requests: inconclusive
+    a pass needs at least 50 of the candidate's requests
   Check latency:
     compares the 0.95 quantile of the duration of requests answered with that of the stable version beside it, or else with the previous version's own history
     tolerates at most 10 % more and 5ms on top
     for example 225ms beside 200ms: shown to be above it fails, shown to be below it passes
-    fewer than 50 requests: inconclusive
+    a pass needs at least 50 of the candidate's requests
   Check identity (a pass of the gate needs it; a fail of it only prevents the pass):
     at least 95 % of traces have to say which version they are from
 ";

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use slogate_promql::ValueType;
+use slogate_promql::ast::{Expr, ExprKind, VectorSelector};
 
 use crate::policy::template::{MissingVariable, Template, Variable, Vars};
 
@@ -56,6 +57,44 @@ pub(super) fn canonical(template: &Template) -> String {
     }
 }
 
+/// A query for when the newest data that `text` rests on was taken, in seconds since the epoch:
+/// of each selector its newest sample, of those the oldest. `None` where `text` is no PromQL or
+/// has no selector whose data should be new; one with `offset` or `@` asks for the past.
+pub(super) fn freshness(text: &str) -> Option<String> {
+    let expr = slogate_promql::parse(text).ok()?;
+    let mut selectors = Vec::new();
+    present_selectors(&expr, &mut selectors);
+    let mut newest: Vec<String> = selectors
+        .into_iter()
+        .map(|selector| format!("max(timestamp({selector}))"))
+        .collect();
+    newest.sort_unstable();
+    newest.dedup();
+    if let [only] = newest.as_slice() {
+        return Some(only.clone());
+    }
+    // A label of its own keeps `or` from taking one answer for all.
+    let parts = newest.iter().enumerate();
+    let labelled: Vec<String> = parts
+        .map(|(nth, part)| format!(r#"label_replace({part}, "selector", "{nth}", "", "")"#))
+        .collect();
+    (!labelled.is_empty()).then(|| format!("min({})", labelled.join(" or ")))
+}
+
+/// The parser bounds the depth of what it reads, and so this recursion.
+fn present_selectors<'e>(expr: &'e Expr, found: &mut Vec<&'e VectorSelector>) {
+    let selector = match &expr.kind {
+        ExprKind::Vector(selector) => Some(selector),
+        ExprKind::Matrix(matrix) => Some(&matrix.selector),
+        ExprKind::Subquery(inner) if inner.offset.is_some() || inner.at.is_some() => return,
+        _ => None,
+    };
+    found.extend(selector.filter(|selector| selector.offset.is_none() && selector.at.is_none()));
+    for child in expr.children() {
+        present_selectors(child, found);
+    }
+}
+
 /// A value for every variable, each made of `mark` and its name.
 fn sample(mark: &str) -> Vars {
     let value = |variable: Variable| format!("{mark}{variable}");
@@ -91,6 +130,37 @@ mod tests {
         let two =
             canonical_of("sum by(a)(  # of all\n  rate( x{v='${version}'} [ $window ] )\n)\n > 0");
         assert_eq!(one, two);
+    }
+
+    #[test]
+    fn freshness_asks_for_the_oldest_of_the_newest() {
+        let cases = [
+            ("1 + 1", None),
+            ("sum(", None),
+            ("up offset 5m > 0", None),
+            (
+                "rate(x[5m] @ 100) + max_over_time(y[5m:1m] offset 1h)",
+                None,
+            ),
+            (
+                "sum(rate(x{a=\"b\"}[5m])) > 3",
+                Some(r#"max(timestamp(x{a="b"}))"#),
+            ),
+            ("x / x offset 1d", Some("max(timestamp(x))")),
+            (
+                "x / on(a) rate(y[5m])",
+                Some(
+                    r#"min(label_replace(max(timestamp(x)), "selector", "0", "", "") or label_replace(max(timestamp(y)), "selector", "1", "", ""))"#,
+                ),
+            ),
+        ];
+        for (text, expected) in cases {
+            let query = freshness(text);
+            assert_eq!(query.as_deref(), expected, "{text}");
+            if let Some(query) = query {
+                assert!(slogate_promql::parse(&query).is_ok(), "{query}");
+            }
+        }
     }
 
     #[test]

@@ -97,7 +97,7 @@ fn query(field: Field<'_>, fields: &mut Fields<'_>, m: &mut Mistakes) -> Option<
     let expr = expression(field, m);
     let threshold = threshold(field, fields, m);
     let stale_after_ms = fields.take_or("staleAfter", defaults::STALE_AFTER_MS, m, |field, m| {
-        field.duration(1000, DAY_MS, m)
+        field.duration(1000, defaults::STALE_AFTER_MS, m)
     });
     Some(QueryCheck {
         expr: expr?,
