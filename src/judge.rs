@@ -195,3 +195,6 @@ fn sentence(
     .trim_end()
     .to_owned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,9 @@
 //! A pass is taken back when the evidence turns: it needs the evidence for "within" to have
 //! reached its level, and no net evidence for "beyond" now.
 
-use slogate_stats::{CountBlock, CountTest, CountTestParams, Direction, dispersion, interval};
+use slogate_stats::dispersion::{self, Count, Variance};
+use slogate_stats::interval::{DifferenceSequence, RatioSequence};
+use slogate_stats::{CountBlock, CountTest, CountTestParams, Direction};
 
 use super::arms::Pair;
 use super::compare::{Context, Sides};
@@ -161,8 +163,8 @@ fn dispersion_of(sides: &Sides<'_, Counts>) -> f64 {
         BaselineKind::Concurrent => sides.history.iter().copied().chain(beside).collect::<Vec<_>>(),
         BaselineKind::Historical => sides.history.clone(),
     };
-    let counts = known.iter().map(|counts| (counts.total, counts.errors));
-    dispersion::over_time(counts)
+    let counts = known.iter().map(|counts| Count { total: counts.total, events: counts.errors });
+    dispersion::over_time(&counts.collect::<Vec<_>>(), Variance::Poisson)
 }
 
 fn totals(blocks: &[CountBlock]) -> (ArmCounts, ArmCounts) {
@@ -192,10 +194,7 @@ fn evidence(
     let both = candidate.rate.zip(baseline.rate);
     let confidence = 1.0 - (-context.log_fail_at(check)).exp();
     let finite = |value: f64| value.is_finite().then_some(value);
-    let ratio_interval = interval::ratio_of_rates(blocks, phi, 1.0 - confidence)
-        .map(|found| Interval { low: finite(found.low), high: finite(found.high), confidence });
-    let difference_interval = interval::difference_of_rates(blocks, phi, 1.0 - confidence)
-        .map(|found| Interval { low: finite(found.low), high: finite(found.high), confidence });
+    let (ratio_interval, difference_interval) = intervals(blocks, phi, confidence);
     Evidence {
         data: Some(TimeRange { start_ms: context.from_ms, end_ms: context.now_ms }),
         baseline: Some(sides.baseline.clone()),
@@ -214,6 +213,33 @@ fn evidence(
         warnings: sides.warnings.clone(),
         ..Evidence::default()
     }
+}
+
+/// Where the ratio and the difference of the two error ratios lie.
+fn intervals(
+    blocks: &[CountBlock],
+    phi: f64,
+    confidence: f64,
+) -> (Option<Interval>, Option<Interval>) {
+    let finite = |value: f64| value.is_finite().then_some(value);
+    let sequences = RatioSequence::new(phi).ok().zip(DifferenceSequence::new(phi).ok());
+    let Some((mut ratio, mut difference)) = sequences else { return (None, None) };
+    for block in blocks {
+        // As in the tests, a block whose counts make no sense says nothing.
+        let _ = ratio.push(block);
+        let _ = difference.push(block);
+    }
+    let ratio = ratio.interval(confidence).map(|found| Interval {
+        low: finite(found.lower),
+        high: found.upper.and_then(finite),
+        confidence,
+    });
+    let difference = difference.interval(confidence).map(|found| Interval {
+        low: finite(found.lower),
+        high: finite(found.upper),
+        confidence,
+    });
+    (ratio, difference)
 }
 
 /// A margin in words; `absolute` says the indicator's own unit.

@@ -39,6 +39,9 @@ const STALE_AFTER_INTERVALS: i64 = 5;
 /// How long a final answer may be used without asking again, in milliseconds.
 const FINAL_EXPIRY_MS: i64 = 3_600_000;
 
+/// How far back verdicts are remembered after a restart, in milliseconds: 90 days.
+const REMEMBERED_MS: i64 = 90 * 86_400_000;
+
 /// How a [`Watcher`] works.
 #[derive(Clone, Debug)]
 pub struct WatcherOptions {
@@ -83,7 +86,8 @@ impl Watcher {
     /// A watcher that remembers the ledger's newest verdicts.
     pub async fn new(parts: WatcherParts) -> Arc<Watcher> {
         let mut table = HashMap::new();
-        match parts.ledger.latest_verdicts().await {
+        let since_ms = parts.clock.now_ms() - REMEMBERED_MS;
+        match parts.ledger.latest_verdicts(since_ms).await {
             Ok(verdicts) => {
                 for verdict in verdicts {
                     let key = (verdict.gate.clone(), verdict.deployment.clone());
