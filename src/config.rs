@@ -136,7 +136,7 @@ pub struct LimitSettings {
     /// An OTLP request after decompression, in bytes.
     pub request_body_bytes: usize,
     /// An OTLP request as sent, in bytes.
-    pub request_body_compressed_bytes: usize,
+    pub request_body_wire_bytes: usize,
     /// A body of events, in bytes.
     pub event_body_bytes: usize,
     /// All requests being read, in bytes.
@@ -145,6 +145,10 @@ pub struct LimitSettings {
     pub header_timeout_ms: i64,
     /// To send a request's body, in milliseconds.
     pub body_timeout_ms: i64,
+    /// A connection without a request, in milliseconds.
+    pub idle_timeout_ms: i64,
+    /// Requests at a time on one HTTP/2 connection.
+    pub streams: usize,
     /// For requests in flight to finish at the end, in milliseconds.
     pub drain_ms: i64,
 }
@@ -212,11 +216,13 @@ impl Config {
             limits: LimitSettings {
                 connections: reader.count("limits.connections"),
                 request_body_bytes: reader.size_usize("limits.requestBody"),
-                request_body_compressed_bytes: reader.size_usize("limits.requestBodyCompressed"),
+                request_body_wire_bytes: reader.size_usize("limits.requestBodyWire"),
                 event_body_bytes: reader.size_usize("limits.eventBody"),
                 in_flight_bytes: reader.size_usize("limits.inFlight"),
                 header_timeout_ms: reader.duration_ms("limits.headerTimeout"),
                 body_timeout_ms: reader.duration_ms("limits.bodyTimeout"),
+                idle_timeout_ms: reader.duration_ms("limits.idleTimeout"),
+                streams: reader.count("limits.streams"),
                 drain_ms: reader.duration_ms("limits.drain"),
             },
         };

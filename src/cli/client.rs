@@ -1,7 +1,7 @@
 //! How the client commands ask a daemon.
 //!
 //! A pipeline must not fail because the daemon restarts: what can be tried again (no
-//! connection, 429, 5xx) is, with growing pauses, until the caller's time is over. What the
+//! connection, 408, 429, 5xx) is, with growing pauses, until the caller's time is over. What the
 //! daemon refuses (any other 4xx) is final at once, since asking again changes nothing.
 
 use std::fmt;
@@ -157,7 +157,7 @@ impl Client {
         };
         match status {
             200..=299 => Ok(reply),
-            429 | 500..=599 => Err(NoAnswer::NotNow(reply.complaint(), retry_after)),
+            408 | 429 | 500..=599 => Err(NoAnswer::NotNow(reply.complaint(), retry_after)),
             _ => Err(NoAnswer::Refused(reply.complaint())),
         }
     }

@@ -81,30 +81,80 @@ enum OnInconclusive {
     Fail,
 }
 
+/// Which gate is asked, about what.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Question {
+    pub(super) gate: String,
+    pub(super) service: Option<String>,
+    pub(super) environment: Option<String>,
+    pub(super) version: Option<String>,
+    pub(super) digest: Option<String>,
+    pub(super) deployment: Option<String>,
+}
+
 /// What is read of a gate's answer.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Answer {
-    verdict: String,
-    reason: String,
-    message: String,
+pub(super) struct Answer {
+    pub(super) verdict: String,
+    pub(super) reason: String,
+    pub(super) message: String,
     #[serde(rename = "final")]
     is_final: bool,
     #[serde(default)]
-    url: Option<String>,
+    pub(super) url: Option<String>,
     #[serde(default)]
-    checks: Vec<Check>,
+    pub(super) deployment: Option<String>,
+    #[serde(default)]
+    pub(super) checks: Vec<Check>,
 }
 
+/// What is read of a check's answer.
 #[derive(Clone, Debug, Deserialize)]
-struct Check {
-    name: String,
-    verdict: String,
-    message: String,
+pub(super) struct Check {
+    pub(super) name: String,
+    pub(super) verdict: String,
+    pub(super) message: String,
+}
+
+impl GateArgs {
+    fn question(&self) -> Question {
+        Question {
+            gate: self.name.clone(),
+            service: self.service.clone(),
+            environment: self.environment.clone(),
+            version: self.version.clone(),
+            digest: self.digest.clone(),
+            deployment: self.deployment.clone(),
+        }
+    }
+}
+
+impl Question {
+    /// Where it is asked.
+    pub(super) fn url(&self, client: &Client, wait: Duration) -> reqwest::Url {
+        let mut url = client.url(&["v1", "gates", &self.gate, "verdict"]);
+        let wait_ms = wait.as_millis();
+        let parameters = [
+            ("service", self.service.clone()),
+            ("environment", self.environment.clone()),
+            ("version", self.version.clone()),
+            ("digest", self.digest.clone()),
+            ("deployment", self.deployment.clone()),
+            ("wait", (wait_ms > 0).then(|| format!("{wait_ms}ms"))),
+        ];
+        for (name, value) in parameters {
+            if let Some(value) = value {
+                url.query_pairs_mut().append_pair(name, &value);
+            }
+        }
+        url
+    }
 }
 
 impl Answer {
-    fn is_conclusive(&self) -> bool {
+    /// Whether waiting on can't change it.
+    pub(super) fn is_conclusive(&self) -> bool {
         match self.verdict.as_str() {
             "pass" | "fail" => true,
             "inconclusive" => self.is_final,
@@ -123,9 +173,9 @@ impl Answer {
 
 /// The last answer, as it came and as it is read.
 #[derive(Debug)]
-struct Answered {
+pub(super) struct Answered {
     raw: Value,
-    answer: Answer,
+    pub(super) answer: Answer,
 }
 
 /// How the waiting ended.
@@ -159,14 +209,15 @@ pub(super) async fn run(args: GateArgs) -> Exit {
 
 /// Asks until the answer is conclusive, the time is over, or the daemon refuses.
 async fn ask(client: &Client, args: &GateArgs, progress: &mut Progress) -> Ended {
+    let question = args.question();
     let deadline = Instant::now() + args.wait;
     let mut pauses = Pauses::until(deadline);
     let mut last = None;
     loop {
         let asked_at = Instant::now();
         let left = deadline.saturating_duration_since(asked_at);
-        let question = ask_once(client, args, left.min(LONG_POLL));
-        let pause = match progress.while_waiting(question, deadline).await {
+        let asking = ask_once(client, &question, left.min(LONG_POLL));
+        let pause = match progress.while_waiting(asking, deadline).await {
             Ok(answered) => {
                 progress.say(&answered.answer, deadline);
                 pauses.reset();
@@ -199,22 +250,13 @@ async fn ask(client: &Client, args: &GateArgs, progress: &mut Progress) -> Ended
     }
 }
 
-async fn ask_once(client: &Client, args: &GateArgs, wait: Duration) -> Result<Answered, NoAnswer> {
-    let mut url = client.url(&["v1", "gates", &args.name, "verdict"]);
-    let wait_ms = wait.as_millis();
-    let parameters = [
-        ("service", args.service.clone()),
-        ("environment", args.environment.clone()),
-        ("version", args.version.clone()),
-        ("digest", args.digest.clone()),
-        ("deployment", args.deployment.clone()),
-        ("wait", (wait_ms > 0).then(|| format!("{wait_ms}ms"))),
-    ];
-    for (name, value) in parameters {
-        if let Some(value) = value {
-            url.query_pairs_mut().append_pair(name, &value);
-        }
-    }
+/// Asks once; the daemon may wait up to `wait` for a change before it answers.
+pub(super) async fn ask_once(
+    client: &Client,
+    question: &Question,
+    wait: Duration,
+) -> Result<Answered, NoAnswer> {
+    let url = question.url(client, wait);
     let reply = client.get(url, wait + Duration::from_secs(10)).await?;
     let unreadable = |error: serde_json::Error| {
         let what = format!("{}: not a gate's answer: {error}", client.base());

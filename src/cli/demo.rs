@@ -1,0 +1,489 @@
+//! `slogate demo`: a good release passes, a bad one fails, in about two minutes.
+//!
+//! The daemon is the real one, on free loopback ports and a directory of its own that is gone
+//! afterwards. A simulated shop ([`shop`]) sends it spans through OpenTelemetry's exporter over
+//! gRPC; the story posts deploy events and asks the gate over HTTP, as a pipeline would. Nothing
+//! reaches past a socket, so what the demo shows is what a user gets.
+//!
+//! The story is told as it happens on standard output. It ends with 0 only if the good release
+//! passed and the bad one failed.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use super::Exit;
+use super::client::{Client, NoAnswer};
+use super::daemon::Daemon;
+use super::gate::{Answer, Question, ask_once};
+use super::output;
+use crate::config::{Config, Layers};
+use crate::ledger::verify;
+use crate::model::time::{humanize_ms, to_rfc3339};
+use crate::model::{Clock, EventKind, SystemClock};
+use crate::record::Records;
+use shop::{ENVIRONMENT, Exporters, Release, SERVICE, STRETCH, Shop};
+
+mod shop;
+
+/// See a good release pass and a bad one fail
+///
+/// Starts the daemon on free ports with a directory of its own, and a simulated shop that ships
+/// a good release, then a bad one. Takes about two minutes and leaves nothing behind. Ends with
+/// 0 where the good release passed and the bad one failed, else with 1.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  slogate demo
+  slogate demo --seed 7
+  slogate demo --stay      keep it running afterwards to look around; Ctrl-C ends it")]
+pub(super) struct DemoArgs {
+    /// What the shop's traffic is made up from; one seed, one traffic
+    #[arg(long, default_value_t = 1, value_name = "NUMBER")]
+    seed: u64,
+    /// Stay up after the story, until Ctrl-C
+    #[arg(long)]
+    stay: bool,
+    /// What to log, on standard error
+    #[arg(long, default_value = "error", value_name = "FILTER")]
+    log_filter: String,
+}
+
+const GATE: &str = include_str!("demo/gate.yaml");
+
+const STABLE: Release = Release {
+    version: "4.1.0",
+    error_ratio: 0.005,
+    slowness: 1.0,
+};
+const GOOD: Release = Release {
+    version: "4.2.0",
+    error_ratio: 0.004,
+    slowness: 0.97,
+};
+/// Ten times the errors, and much slower.
+const BAD: Release = Release {
+    version: "4.3.0",
+    error_ratio: 0.05,
+    slowness: 2.2,
+};
+
+/// How long the shop runs before the first release: the baseline.
+const BASELINE: Duration = Duration::from_secs(15);
+
+/// How long a promoted release runs before the next one.
+const BETWEEN: Duration = Duration::from_secs(8);
+
+/// How long the story waits for a gate before it gives up.
+const PATIENCE: Duration = Duration::from_secs(75);
+
+/// The canary's share of traffic.
+const SHARE: f64 = 0.5;
+
+/// Why the demo could not be shown.
+#[derive(Debug)]
+enum Trouble {
+    /// Ctrl-C.
+    Interrupted,
+    /// Anything else, in words.
+    Failed(String),
+}
+
+impl<E: std::error::Error> From<E> for Trouble {
+    fn from(error: E) -> Self {
+        Trouble::Failed(error.to_string())
+    }
+}
+
+fn failed(what: impl ToString) -> Trouble {
+    Trouble::Failed(what.to_string())
+}
+
+/// Runs the command.
+pub(super) fn run(args: &DemoArgs) -> Exit {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build();
+    let outcome = match runtime {
+        Ok(runtime) => runtime.block_on(show(args)),
+        Err(error) => Err(error.into()),
+    };
+    match outcome {
+        Ok(true) => Exit::Ok,
+        Ok(false) => Exit::No,
+        Err(Trouble::Interrupted) => Exit::No,
+        Err(Trouble::Failed(what)) => {
+            output::complain(format_args!("the demo broke off: {what}"));
+            Exit::No
+        }
+    }
+}
+
+/// Shows the demo; whether both verdicts were right.
+async fn show(args: &DemoArgs) -> Result<bool, Trouble> {
+    super::daemon::log(false, &args.log_filter, None).map_err(failed)?;
+    let scratch = Scratch::create()?;
+    let config = config(&scratch)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let mut daemon = Daemon::start(&config, clock.clone()).await.map_err(failed)?;
+    let ports = daemon.ports().clone();
+    let shop = Arc::new(Mutex::new(Shop::new(args.seed, STABLE)));
+    let stop = CancellationToken::new();
+    let endpoint = format!("http://{}", ports.otlp_grpc);
+    let (broken, shop_broke) = oneshot::channel();
+    let visitors = visitors(shop.clone(), endpoint, clock.clone(), stop.clone(), broken);
+    let visitors = tokio::spawn(visitors);
+
+    let server = format!("http://{}", ports.api);
+    let mut story = Story {
+        client: Client::new(&server).map_err(failed)?,
+        server,
+        shop,
+        clock,
+        began: Instant::now(),
+        events: 0,
+        stay: args.stay,
+    };
+    let told = tokio::select! {
+        told = story.tell() => told,
+        died = daemon.died() => Err(failed(died)),
+        Ok(error) = shop_broke => Err(failed(error)),
+        () = interrupted() => Err(Trouble::Interrupted),
+    };
+    stop.cancel();
+    let _ = visitors.await;
+    daemon.stop().await.map_err(failed)?;
+    if told.is_ok() {
+        story.end(&config.data_dir)?;
+    }
+    scratch.remove()?;
+    told
+}
+
+/// Ctrl-C, or what a service manager sends.
+async fn interrupted() {
+    super::daemon::signal().await;
+}
+
+/// A daemon on free loopback ports, in a hurry; the user's own settings don't apply.
+fn config(scratch: &Scratch) -> Result<Config, Trouble> {
+    let policy = scratch.path.join("gate.yaml");
+    std::fs::write(&policy, GATE)?;
+    let data = scratch.path.join("data");
+    let text = |path: &Path| path.display().to_string();
+    let any_port = || "127.0.0.1:0".to_owned();
+    let flags = vec![
+        ("listen.api", any_port()),
+        ("listen.otlpGrpc", any_port()),
+        ("listen.otlpHttp", any_port()),
+        ("data.dir", text(&data)),
+        ("policy.paths", text(&policy)),
+        ("ingest.flushInterval", "1s".to_owned()),
+        ("judge.interval", "1s".to_owned()),
+        ("limits.drain", "2s".to_owned()),
+    ];
+    let layers = Layers {
+        flags,
+        ..Layers::default()
+    };
+    let (config, _) = Config::load(&layers)?;
+    Ok(config)
+}
+
+/// Sends the shop's traffic, a stretch at a time, until told to stop or not taken.
+async fn visitors(
+    shop: Arc<Mutex<Shop>>,
+    endpoint: String,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+    broken: oneshot::Sender<String>,
+) {
+    let mut exporters = Exporters::to(endpoint);
+    let mut stretches = tokio::time::interval(STRETCH);
+    // A stretch that is late is still made up, else a slow moment would look like few visitors.
+    stretches.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = stretches.tick() => {}
+        }
+        let end = shop::system_time(clock.now_ms());
+        let traffic = shop.lock().traffic(end);
+        if let Err(error) = exporters.send(traffic).await {
+            let _ = broken.send(error.to_string());
+            return;
+        }
+    }
+}
+
+/// What a release came to.
+struct Ending {
+    answer: Answer,
+    took: Duration,
+}
+
+struct Story {
+    client: Client,
+    server: String,
+    shop: Arc<Mutex<Shop>>,
+    clock: Arc<dyn Clock>,
+    began: Instant,
+    events: u32,
+    stay: bool,
+}
+
+impl Story {
+    /// Tells it; whether both verdicts were right.
+    async fn tell(&mut self) -> Result<bool, Trouble> {
+        self.open().await?;
+        tokio::time::sleep(BASELINE).await;
+
+        self.say("A good release. The pipeline tells slogate and sends it half of the traffic.");
+        let good = self.ship(&GOOD, &STABLE).await?;
+        let is_good_passed = good.answer.verdict == "pass";
+        if is_good_passed {
+            self.shop.lock().promote();
+            self.post(EventKind::Succeeded, &GOOD, json!({})).await?;
+            self.say("The pipeline gives 4.2.0 all of the traffic.");
+        } else {
+            self.shop.lock().roll_back();
+            self.post(EventKind::Aborted, &GOOD, json!({})).await?;
+        }
+        tokio::time::sleep(BETWEEN).await;
+
+        let stable = if is_good_passed { &GOOD } else { &STABLE };
+        self.say("A bad release: ten times the errors, and slow.");
+        let bad = self.ship(&BAD, stable).await?;
+        let is_bad_failed = bad.answer.verdict == "fail";
+        self.shop.lock().roll_back();
+        let reason = json!({ "reason": "gate demo failed" });
+        self.post(EventKind::RolledBack, &BAD, reason).await?;
+        self.say(&format!(
+            "The pipeline takes the traffic off {} again, {} after its start.",
+            BAD.version,
+            seconds(bad.took)
+        ));
+        self.sum_up(&good, &bad).await?;
+        if self.stay {
+            self.say("Staying up. Ctrl-C ends it and leaves nothing behind.");
+            std::future::pending::<()>().await;
+        }
+        Ok(is_good_passed && is_bad_failed)
+    }
+
+    async fn open(&self) -> Result<(), Trouble> {
+        self.say(&format!("slogate listens on {}, with a policy of three checks:", self.server));
+        output::print("        errors, latency (P95) and identity, false alarms 1 % per rollout.");
+        self.say(&format!(
+            "A shop of 4 services begins to send OpenTelemetry spans. {SERVICE} is at {}.",
+            STABLE.version
+        ));
+        self.look("/v1/gates/demo");
+        self.say(&format!("It runs for {} first: the baseline.", seconds(BASELINE)));
+        Ok(())
+    }
+
+    /// Ships a release to half of the traffic and waits for the gate.
+    async fn ship(&mut self, release: &Release, previous: &Release) -> Result<Ending, Trouble> {
+        let began = Instant::now();
+        self.shop.lock().shift(release.clone(), SHARE);
+        let more = json!({
+            "previous": { "version": previous.version },
+            "step": { "index": 1, "total": 2, "weight": SHARE * 100.0 },
+        });
+        self.post(EventKind::Started, release, more).await?;
+        let question = Question {
+            gate: "demo".to_owned(),
+            service: Some(SERVICE.to_owned()),
+            environment: Some(ENVIRONMENT.to_owned()),
+            version: Some(release.version.to_owned()),
+            ..Question::default()
+        };
+        let url = question.url(&self.client, Duration::ZERO);
+        output::print(&format!("        curl -s '{url}'"));
+        let answer = self.wait(&question, began + PATIENCE).await?;
+        let took = began.elapsed();
+        self.say(&answer.message);
+        for check in &answer.checks {
+            let mark = check.verdict.to_uppercase();
+            output::print(&format!("        {mark:<12} {:<8} {}", check.name, check.message));
+        }
+        Ok(Ending { answer, took })
+    }
+
+    /// Asks until pass, fail or the deadline, and says what changes meanwhile.
+    async fn wait(&self, question: &Question, deadline: Instant) -> Result<Answer, Trouble> {
+        let mut shown = String::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let wait = left.min(Duration::from_secs(5));
+            let answer = ask_once(&self.client, question, wait).await.map_err(failed)?.answer;
+            if answer.is_conclusive() || left.is_zero() {
+                return Ok(answer);
+            }
+            let state = format!("{} ({})", answer.verdict, answer.reason);
+            if state != shown {
+                self.say(&format!("gate: {state}"));
+                shown = state;
+            }
+        }
+    }
+
+    /// Posts an event about a release, as a pipeline would.
+    async fn post(
+        &mut self,
+        kind: EventKind,
+        release: &Release,
+        more: Value,
+    ) -> Result<(), Trouble> {
+        self.events += 1;
+        let mut event = json!({
+            "id": format!("demo-{}", self.events),
+            "source": "demo",
+            "time": to_rfc3339(self.clock.now_ms()),
+            "type": kind.as_str(),
+            "service": SERVICE,
+            "environment": ENVIRONMENT,
+            "artifact": { "version": release.version },
+        });
+        if let (Some(event), Value::Object(more)) = (event.as_object_mut(), more) {
+            event.extend(more);
+        }
+        self.say(&format!("event: {} {SERVICE} {}", kind.as_str(), release.version));
+        let url = self.client.url(&["v1", "events"]);
+        let body = event.to_string().into_bytes();
+        let timeout = Duration::from_secs(10);
+        self.client
+            .post(url, "application/json", body, timeout)
+            .await
+            .map_err(|error: NoAnswer| failed(format!("POST /v1/events: {error}")))?;
+        Ok(())
+    }
+
+    async fn sum_up(&self, good: &Ending, bad: &Ending) -> Result<(), Trouble> {
+        output::print("\nWhat happened\n");
+        for (release, ending) in [(&GOOD, good), (&BAD, bad)] {
+            output::print(&format!(
+                "  {} {:<4} after {}",
+                release.version,
+                ending.answer.verdict,
+                seconds(ending.took)
+            ));
+            output::print(&format!("    {}", ending.answer.message));
+            if let Some(url) = &ending.answer.url {
+                output::print(&format!("    evidence: {url}"));
+            }
+        }
+        output::print("\nThe API while it runs\n");
+        self.look("/v1/deployments?service=checkout");
+        if let Some(id) = &bad.answer.deployment {
+            self.look(&format!("/v1/deployments/{id}"));
+        }
+        self.look("/v1/slis?service=checkout&window=1h");
+        self.look("/v1/ledger");
+        output::print("");
+        Ok(())
+    }
+
+    /// What can be said only when the daemon has stopped.
+    fn end(&self, data_dir: &Path) -> Result<(), Trouble> {
+        let records = Records::open_read_only(data_dir)?;
+        let report = verify(&records)?;
+        if let Some(broken) = report.broken {
+            return Err(failed(format!("the ledger is broken: {broken}")));
+        }
+        self.say(&format!(
+            "The daemon stopped. Its ledger of {} entries holds; the directory is removed.",
+            report.entries
+        ));
+        output::print("\nNext: slogate serve, and point your own OpenTelemetry SDK at it.");
+        Ok(())
+    }
+
+    fn look(&self, path: &str) {
+        output::print(&format!("        curl -s '{}{path}'", self.server));
+    }
+
+    fn say(&self, what: &str) {
+        let at = format!("{}s", self.began.elapsed().as_secs());
+        output::print(&format!("[{at:>4}] {what}"));
+    }
+}
+
+fn seconds(duration: Duration) -> String {
+    humanize_ms(i64::try_from(duration.as_secs()).unwrap_or(i64::MAX).saturating_mul(1000))
+}
+
+/// A directory that goes when this is dropped.
+struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    fn create() -> std::io::Result<Self> {
+        let name = format!("slogate-demo-{}", uuid::Uuid::now_v7().simple());
+        let path = std::env::temp_dir().join(name);
+        let mut builder = std::fs::DirBuilder::new();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::DirBuilderExt as _;
+            builder.mode(0o700);
+        }
+        builder.create(&path)?;
+        Ok(Scratch { path })
+    }
+
+    /// Removes it, and says where that fails.
+    fn remove(self) -> std::io::Result<()> {
+        std::fs::remove_dir_all(&self.path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // After `remove` it is gone already; on the way out of an error this is all we can do.
+        let _ = std::fs::remove_dir_all(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy;
+
+    #[test]
+    fn the_gate_is_a_valid_policy_for_the_shop() {
+        let gates = policy::parse("gate.yaml", GATE).unwrap();
+        let target = crate::model::Target::new(SERVICE, ENVIRONMENT);
+        assert_eq!(gates.len(), 1);
+        assert!(gates[0].is_for(&target));
+        let patience_ms = i64::try_from(PATIENCE.as_millis()).unwrap();
+        assert!(gates[0].decide_within_ms > patience_ms, "the story gives up first");
+    }
+
+    #[test]
+    fn its_daemon_is_on_loopback_and_nothing_is_left_behind() {
+        let scratch = Scratch::create().unwrap();
+        let path = scratch.path.clone();
+        let config = config(&scratch).unwrap();
+        assert_eq!(config.listen.api.port(), 0);
+        assert!(config.data_dir.starts_with(&path));
+        assert_eq!(config.policy_paths.len(), 1);
+        drop(scratch);
+        assert!(!path.try_exists().unwrap());
+    }
+
+    #[test]
+    fn the_bad_release_is_ten_times_as_bad() {
+        assert!((BAD.error_ratio / STABLE.error_ratio - 10.0).abs() < 1e-9);
+        assert!(GOOD.error_ratio <= STABLE.error_ratio);
+    }
+}
