@@ -35,9 +35,12 @@ struct ErrorScenario {
     share: fn(u32) -> f64,
     baseline_rate: fn(u32) -> f64,
     candidate_rate: fn(u32) -> f64,
+    /// Errors that come together.
+    burst: f64,
+    dispersion: f64,
 }
 
-const ERRORS: [ErrorScenario; 15] = [
+const ERRORS: [ErrorScenario; 19] = [
     errors("same 0.01 %", 100.0, |_| 0.0001, |_| 0.0001),
     errors("same 0.1 %", 100.0, |_| 0.001, |_| 0.001),
     errors("same 1 %", 100.0, |_| 0.01, |_| 0.01),
@@ -57,6 +60,10 @@ const ERRORS: [ErrorScenario; 15] = [
     errors("10 % -> 20 %", 100.0, |_| 0.1, |_| 0.2),
     errors("0 -> 30 % after 30 min", 100.0, |_| 0.0, late_crash),
     errors("0.1 % -> 5 %, 1 request/s", 1.0, |_| 0.001, |_| 0.05),
+    bursts("at the edge, bursts of 5, dispersion 1", |_| 0.00725, 1.0),
+    bursts("at the edge, bursts of 5, dispersion 5", |_| 0.00725, 5.0),
+    bursts("0.5 % -> 2 %, bursts of 5, dispersion 1", |_| 0.02, 1.0),
+    bursts("0.5 % -> 2 %, bursts of 5, dispersion 5", |_| 0.02, 5.0),
 ];
 
 const fn errors(
@@ -71,6 +78,21 @@ const fn errors(
         share: |_| 0.05,
         baseline_rate,
         candidate_rate,
+        burst: 1.0,
+        dispersion: 1.0,
+    }
+}
+
+/// Errors in fives, and what the test believes about that.
+const fn bursts(
+    name: &'static str,
+    candidate_rate: fn(u32) -> f64,
+    dispersion: f64,
+) -> ErrorScenario {
+    ErrorScenario {
+        burst: 5.0,
+        dispersion,
+        ..errors(name, 100.0, |_| 0.005, candidate_rate)
     }
 }
 
@@ -223,10 +245,14 @@ fn run_errors(rng: &mut ChaCha8Rng, scenario: &ErrorScenario) -> Outcome {
         CountTest::new(CountTestParams {
             ratio,
             difference,
-            dispersion: 1.0,
+            dispersion: scenario.dispersion,
             direction,
         })
         .expect("the parameters are in range")
+    };
+    let events = |rng: &mut ChaCha8Rng, total: f64, rate: f64| {
+        let causes = binomial(rng, total, rate / scenario.burst);
+        (scenario.burst * causes).min(total)
     };
     let mut worse = test(1.25, 0.001, Direction::Worse);
     let mut not_worse = test(1.5, 0.005, Direction::NotWorse);
@@ -238,9 +264,9 @@ fn run_errors(rng: &mut ChaCha8Rng, scenario: &ErrorScenario) -> Outcome {
         let baseline_total = poisson(rng, (1.0 - share) * requests);
         let block = CountBlock {
             candidate_total,
-            candidate_events: binomial(rng, candidate_total, (scenario.candidate_rate)(at)),
+            candidate_events: events(rng, candidate_total, (scenario.candidate_rate)(at)),
             baseline_total,
-            baseline_events: binomial(rng, baseline_total, (scenario.baseline_rate)(at)),
+            baseline_events: events(rng, baseline_total, (scenario.baseline_rate)(at)),
         };
         worse.push(&block).expect("counts are counts");
         not_worse.push(&block).expect("counts are counts");

@@ -19,7 +19,8 @@
 //!
 //! Estimates from few degrees of freedom scatter: one is used only where it exceeds
 //! `1 + 1.5 √(2/df)`, otherwise it counts as 1. The result is the largest that is used, at least 1.
-//! With fewer than 5 events, or nothing to compare, it is 1. Counts that are none are left out.
+//! With fewer than 5 events, fewer than 6 blocks, or nothing to compare, it is 1. Counts that are
+//! none are left out.
 
 use crate::kernel::check_count;
 
@@ -44,6 +45,9 @@ pub enum Variance {
 /// Fewer events than this say nothing about how they cluster.
 const EVENTS_MIN: f64 = 5.0;
 
+/// Fewer blocks than this, after joining, say nothing about how they vary.
+const BLOCKS_MIN: usize = 6;
+
 /// How many blocks are joined into one.
 const SCALES: [usize; 3] = [1, 5, 15];
 
@@ -66,6 +70,9 @@ pub fn over_time(blocks: &[Count], variance: Variance) -> f64 {
     }
     let at_scale = |joined: usize| {
         let cells: Vec<Count> = blocks.chunks_exact(joined).map(sum).collect();
+        if cells.len() < BLOCKS_MIN {
+            return 1.0;
+        }
         let middles = cells.windows(3).filter_map(|near| match near {
             [before, middle, after] => chi_squared(&[*middle, sum(&[*before, *after])], variance),
             _ => None,

@@ -6,7 +6,7 @@
 //! tolerated side, whatever the baseline's rate is in that block. Tilts above 1 test for "worse
 //! than tolerated", tilts below 1 for "not worse than tolerated".
 //!
-//! **Rare events** ([`rare_log_e`]). With `θ(r) = rρ n_C / (rρ n_C + n_B)`, `a = θ(r)/θ(1)` and
+//! **Rare events** (`rare_log_e`). With `θ(r) = rρ n_C / (rρ n_C + n_B)`, `a = θ(r)/θ(1)` and
 //! `c = (1-θ(r))/(1-θ(1))`:
 //!
 //! ```text
@@ -20,7 +20,7 @@
 //! data" (NeurIPS 2022). The price is paid where events are common: at rates of 10 % `1 + u ≤ e^u`
 //! is far from tight.
 //!
-//! **Common events** ([`common_log_e`]). The likelihood ratio of an alternative `(t_C, t_B)` to its
+//! **Common events** (`common_log_e`). The likelihood ratio of an alternative `(t_C, t_B)` to its
 //! reverse information projection `(q, u)`, `q = ρu + δ`, on the tolerance line:
 //!
 //! ```text

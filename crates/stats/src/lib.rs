@@ -20,6 +20,29 @@
 //! - [`plan`]: how long a verdict will take;
 //! - [`combine`]: one error rate for several tests;
 //! - [`special`]: sums in log space, quantiles of the Beta distribution.
+//! ```
+//! use slogate_stats::combine::log_threshold;
+//! use slogate_stats::{CountBlock, CountTest, CountTestParams, Direction};
+//!
+//! // Worse means: more than a quarter and 0.1 percentage points above the baseline.
+//! let mut worse = CountTest::new(CountTestParams {
+//!     ratio: 1.25,
+//!     difference: 0.001,
+//!     dispersion: 1.0,
+//!     direction: Direction::Worse,
+//! })?;
+//! // Two looks: 12 errors in 400 requests so far, against 19 in 7,600.
+//! for (candidate_events, baseline_events) in [(5.0, 9.0), (7.0, 10.0)] {
+//!     worse.push(&CountBlock {
+//!         candidate_total: 200.0,
+//!         candidate_events,
+//!         baseline_total: 3_800.0,
+//!         baseline_events,
+//!     })?;
+//! }
+//! assert!(worse.log_e_max() >= log_threshold(0.01, 1.0));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 #![forbid(unsafe_code)]
 
 pub mod buckets;

@@ -6,7 +6,7 @@
 //!
 //! Two such averages run side by side. One uses the rare-event kernel throughout. The other
 //! changes to the common-event kernel in blocks where, judged by earlier blocks, the tolerated
-//! rate is above [`COMMON_RATE`]. While rates are low both are the same process and the second
+//! rate is above 2 %. While rates are low both are the same process and the second
 //! costs nothing; at high rates it carries three quarters of the weight, and the first remains as
 //! the part that no sudden change of the baseline can mislead.
 
