@@ -9,6 +9,9 @@ use crate::parser::{Parsed, Parser, is_keyword};
 /// Where a modifier goes: the offset and the `@` of a selector or subquery.
 type Modifiers<'a> = (&'a mut Option<DurationExpr>, &'a mut Option<AtModifier>);
 
+/// The binding strength of `^` in durations, the highest.
+const POWER_STRENGTH: u8 = 3;
+
 impl Parser<'_> {
     pub(super) fn postfix(&mut self, mut parsed: Parsed) -> Result<Parsed, ParseError> {
         loop {
@@ -167,7 +170,7 @@ impl Parser<'_> {
 
     /// A duration expression whose operators bind at least as strongly as `strength_min`.
     fn duration(&mut self, strength_min: u8) -> Result<DurationExpr, ParseError> {
-        let mut lhs = self.duration_operand()?;
+        let mut lhs = self.duration_sign()?;
         let mut chain = 0;
         while let Some((op, strength)) = self.duration_operator() {
             if strength < strength_min {
@@ -198,9 +201,22 @@ impl Parser<'_> {
             TokenKind::Mul => (DurationOp::Mul, 2),
             TokenKind::Div => (DurationOp::Div, 2),
             TokenKind::Mod => (DurationOp::Mod, 2),
-            TokenKind::Pow => (DurationOp::Pow, 3),
+            TokenKind::Pow => (DurationOp::Pow, POWER_STRENGTH),
             _ => return None,
         })
+    }
+
+    /// An operand of an operator. A sign binds as strongly as `*`: `-2 ^ 2` is `-(2 ^ 2)`.
+    fn duration_sign(&mut self) -> Result<DurationExpr, ParseError> {
+        let sign = self.token();
+        if !matches!(sign.kind, TokenKind::Add | TokenKind::Sub) {
+            return self.duration_operand();
+        }
+        self.advance();
+        let inner = self.nested(|parser| parser.duration(POWER_STRENGTH))?;
+        let span = sign.span.to(inner.span);
+        let kind = DurationKind::Sign(sign.kind == TokenKind::Sub, Box::new(inner));
+        Ok(DurationExpr { kind, span })
     }
 
     /// One operand: all that `offset` takes without parentheses.

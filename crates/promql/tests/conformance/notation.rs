@@ -147,7 +147,7 @@ fn float_item(item: &str, values: &mut Vec<Option<Item>>) -> Option<()> {
         values.extend(std::iter::repeat_n(None, count));
         return Some(());
     }
-    let (body, times) = match item.split_once('x').filter(|_| !item.contains("0x")) {
+    let (body, times) = match item.rsplit_once('x').filter(|(body, _)| !matches!(*body, "0" | "+0" | "-0")) {
         Some((body, times)) => (body, times.parse::<usize>().ok()?),
         None => (item, 0),
     };

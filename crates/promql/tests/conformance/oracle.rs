@@ -54,10 +54,12 @@ fn the_other_parser_agrees_on_stable_queries() {
         let (ours, theirs) =
             (parse_with(&query, ParseOptions::default()), promql_parser::parser::parse(&query));
         // It lacks duration arithmetic, trim operators and underscores in numbers, and has
-        // experimental functions on.
+        // experimental functions on. Label values here are UTF-8, so escapes such as `\xff` are
+        // refused.
         if let (Err(ours), Ok(_)) = (&ours, &theirs)
             && parse_with(&query, EXPERIMENTAL).is_err()
             && !is_left_out(&query)
+            && !query.contains("\\x")
         {
             disagreements.push(format!("only refused here:\n{}", ours.render(&query)));
         }
