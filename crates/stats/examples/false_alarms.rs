@@ -40,7 +40,7 @@ struct ErrorScenario {
     dispersion: f64,
 }
 
-const ERRORS: [ErrorScenario; 19] = [
+const ERRORS: [ErrorScenario; 20] = [
     errors("same 0.01 %", 100.0, |_| 0.0001, |_| 0.0001),
     errors("same 0.1 %", 100.0, |_| 0.001, |_| 0.001),
     errors("same 1 %", 100.0, |_| 0.01, |_| 0.01),
@@ -58,6 +58,7 @@ const ERRORS: [ErrorScenario; 19] = [
     errors("0.5 % -> 1 %", 100.0, |_| 0.005, |_| 0.01),
     errors("0.1 % -> 1 %", 100.0, |_| 0.001, |_| 0.01),
     errors("10 % -> 20 %", 100.0, |_| 0.1, |_| 0.2),
+    errors("0.1 % -> 1 % after 30 min", 100.0, |_| 0.001, late_rise),
     errors("0 -> 30 % after 30 min", 100.0, |_| 0.0, late_crash),
     errors("0.1 % -> 5 %, 1 request/s", 1.0, |_| 0.001, |_| 0.05),
     bursts("at the edge, bursts of 5, dispersion 1", |_| 0.00725, 1.0),
@@ -110,6 +111,10 @@ fn rising(block: u32) -> f64 {
 
 fn ramp(block: u32) -> f64 {
     [0.01, 0.1, 0.5][(block / 120) as usize % 3]
+}
+
+fn late_rise(block: u32) -> f64 {
+    if block < 180 { 0.001 } else { 0.01 }
 }
 
 fn late_crash(block: u32) -> f64 {

@@ -339,3 +339,124 @@ fn merge(a: &[(i32, f64)], b: &[(i32, f64)]) -> Vec<(i32, f64)> {
     merged.extend(b);
     merged
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn of(buckets: &[(i32, f64)]) -> BucketCounts<'_> {
+        BucketCounts {
+            below: 0.0,
+            buckets,
+        }
+    }
+
+    fn exponential(schema: i8) -> Boundaries {
+        Boundaries::exponential(schema).expect("valid schema")
+    }
+
+    #[test]
+    fn bounds_are_where_prometheus_puts_them() {
+        assert_eq!(exponential(0).upper(3), 8.0);
+        assert_eq!(exponential(-1).upper(2), 16.0);
+        assert_eq!(exponential(1).upper(-1), 0.5_f64.sqrt());
+        let explicit = Boundaries::explicit(&[0.1, 0.5, 2.0]).expect("valid");
+        assert_eq!(explicit.upper(0), 0.1);
+        assert_eq!(explicit.upper(3), f64::INFINITY);
+        assert_eq!(explicit.upper(-1), f64::NEG_INFINITY);
+        assert_eq!(explicit.at_or_below(0.49), 0);
+        assert_eq!(explicit.at_or_below(0.5), 1);
+        assert_eq!(explicit.at_or_below(0.05), -1);
+        assert_eq!(explicit.at_or_below(1e9), 2);
+    }
+
+    #[test]
+    fn bounds_that_make_no_sense_are_refused_by_place() {
+        let error = Boundaries::explicit(&[1.0, 2.0, 2.0]).expect_err("twice");
+        assert_eq!(
+            error.to_string(),
+            "bound 2 is 2: expected a finite number above the bound before it"
+        );
+        assert!(Boundaries::explicit(&[]).is_err());
+        assert!(Boundaries::explicit(&[1.0, f64::INFINITY]).is_err());
+        assert!(Boundaries::explicit(&[f64::NAN]).is_err());
+        let error = Boundaries::exponential(9).expect_err("too fine");
+        assert_eq!(error.to_string(), "schema 9: expected one from -4 to 8");
+    }
+
+    #[test]
+    fn a_coarser_histogram_makes_the_sum_coarser() {
+        let mut totals = BucketTotals::new(exponential(2));
+        // At schema 2 buckets 1 to 4 end at 2, buckets 5 to 8 at 4.
+        totals
+            .add(
+                &exponential(2),
+                of(&[(1, 1.0), (4, 2.0), (5, 4.0), (8, 8.0)]),
+            )
+            .expect("valid");
+        totals
+            .add(&exponential(0), of(&[(1, 16.0)]))
+            .expect("valid");
+        assert_eq!(totals.boundaries(), &exponential(0));
+        assert_eq!(totals.counts().buckets, [(1, 19.0), (2, 12.0)]);
+        totals
+            .add(&exponential(3), of(&[(8, 32.0)]))
+            .expect("valid");
+        assert_eq!(totals.counts().buckets, [(1, 51.0), (2, 12.0)]);
+    }
+
+    #[test]
+    fn other_explicit_bounds_start_the_sum_afresh() {
+        let old = Boundaries::explicit(&[1.0, 2.0]).expect("valid");
+        let new = Boundaries::explicit(&[1.0, 3.0]).expect("valid");
+        let mut totals = BucketTotals::new(old.clone());
+        totals.add(&old, of(&[(0, 5.0)])).expect("valid");
+        totals.add(&new, of(&[(1, 7.0)])).expect("valid");
+        assert_eq!(totals.counts().buckets, [(1, 7.0)]);
+    }
+
+    #[test]
+    fn a_sum_never_holds_more_buckets_than_it_may() {
+        let boundaries = exponential(8);
+        let dense =
+            |from: i32| -> Vec<(i32, f64)> { (from..from + 3000).map(|i| (i, 1.0)).collect() };
+        let mut totals = BucketTotals::new(boundaries.clone());
+        totals.add(&boundaries, of(&dense(0))).expect("valid");
+        let before = totals.clone();
+        let error = totals
+            .add(&boundaries, of(&dense(5000)))
+            .expect_err("too many");
+        assert_eq!(error.to_string(), "6000 buckets: expected at most 4096");
+        assert_eq!(totals, before);
+    }
+
+    proptest! {
+        #[test]
+        fn every_bound_is_found_again(schema in -4..=8_i8, index in -4000..4000_i32) {
+            let boundaries = exponential(schema);
+            let bound = boundaries.upper(index);
+            prop_assume!(bound.is_normal());
+            prop_assert_eq!(boundaries.at_or_below(bound), index);
+            prop_assert_eq!(boundaries.at_or_below(bound * 1.0001), index);
+            prop_assert_eq!(boundaries.at_or_below(bound * 0.9999), index - 1);
+        }
+
+        #[test]
+        fn joining_buckets_keeps_every_observation_under_its_bound(
+            buckets in proptest::collection::btree_map(-500..500_i32, 0_u32..100, 1..20),
+            fine in 0..=8_i8, levels in 1..=4_i8,
+        ) {
+            let buckets: Vec<_> = buckets.iter().map(|(i, n)| (*i, f64::from(*n))).collect();
+            let coarse = exponential(fine - levels);
+            let mut totals = BucketTotals::new(coarse.clone());
+            totals.add(&exponential(fine), of(&buckets)).expect("valid");
+            prop_assert_eq!(totals.counts().total(), of(&buckets).total());
+            for index in -40..40 {
+                // A coarse bound is a fine bound: nothing may cross it.
+                let same = index << levels;
+                prop_assert_eq!(totals.counts().above(index), of(&buckets).above(same));
+            }
+        }
+    }
+}

@@ -152,6 +152,7 @@ fn reach(growth: &Mixture, log_threshold: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn params(ratio: f64, difference: f64, direction: Direction) -> CountTestParams {
         CountTestParams {
@@ -238,5 +239,24 @@ mod tests {
             "baseline_rate: expected a number from 0 to 1, found 1.5"
         );
         assert!(time_to_verdict(&worse, traffic(f64::NAN, 1.0), 0.1, 0.1, TWENTY).is_err());
+    }
+    proptest! {
+        #[test]
+        fn a_larger_regression_and_more_traffic_never_take_longer(
+            baseline in 0.0..0.3_f64, more in 1.3..3.0_f64, even_more in 1.0..3.0_f64,
+            busier in 1.0..10.0_f64, difference in 0.0..0.01_f64,
+        ) {
+            let worse = params(1.1, difference, Direction::Worse);
+            let seconds = |traffic, candidate: f64| {
+                time_to_verdict(&worse, traffic, baseline, candidate.min(1.0), TWENTY)
+                    .expect("valid")
+                    .map_or(f64::INFINITY, |plan| plan.seconds)
+            };
+            let candidate = more * (1.1 * baseline + difference);
+            let slow = seconds(traffic(2.0, 30.0), candidate);
+            prop_assert!(seconds(traffic(2.0, 30.0), even_more * candidate) <= slow * 1.001);
+            let busy = seconds(traffic(busier * 2.0, busier * 30.0), candidate);
+            prop_assert!((busy * busier / slow - 1.0).abs() < 1e-6 || busy == slow);
+        }
     }
 }
