@@ -58,7 +58,7 @@ use crate::model::{CheckKind, Target};
 
 /// A named set of checks that a rollout has to pass.
 ///
-/// Serialises to the policy document with every default written out, which [`parse`] reads
+/// Serialises to the policy document with every default written out, which [`parse()`] reads
 /// back to an equal gate.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gate {

@@ -158,27 +158,53 @@ fn render_one(item: &Diagnostic, renderer: &Renderer) -> String {
 
 /// One snippet a file, so that places in the same file are shown together.
 fn snippets(item: &Diagnostic) -> Vec<Snippet<'_, annotate_snippets::Annotation<'_>>> {
-    let mut snippets: Vec<(&SourceFile, Snippet<'_, _>)> = Vec::new();
-    for (nth, place) in item.places.iter().enumerate() {
+    let mut files: Vec<&SourceFile> = Vec::new();
+    for place in &item.places {
+        if !files.iter().any(|file| std::ptr::eq(*file, &*place.file)) {
+            files.push(&place.file);
+        }
+    }
+    files.into_iter().map(|file| snippet(item, file)).collect()
+}
+
+/// The lines of `file` that `item` is about. The renderer gets no more than these: its work
+/// grows with the text it is given.
+fn snippet<'i>(
+    item: &'i Diagnostic,
+    file: &'i SourceFile,
+) -> Snippet<'i, annotate_snippets::Annotation<'i>> {
+    let text = file.text.as_str();
+    let here = |place: &&Place| std::ptr::eq(&*place.file, file);
+    let spans = item
+        .places
+        .iter()
+        .filter(here)
+        .map(|place| inside(text, &place.span));
+    let (start, end) = spans.fold((text.len(), 0), |(start, end), span| {
+        (start.min(span.start), end.max(span.end))
+    });
+    let first = text[..start].rfind('\n').map_or(0, |at| at + 1);
+    let last = text[end..].find('\n').map_or(text.len(), |at| end + at);
+    let line = text[..first].bytes().filter(|b| *b == b'\n').count() + 1;
+    let annotations = item
+        .places
+        .iter()
+        .enumerate()
+        .filter(|(_, place)| here(place));
+    let annotations = annotations.map(|(nth, place)| {
         let kind = if nth == 0 {
             AnnotationKind::Primary
         } else {
             AnnotationKind::Context
         };
-        let span = inside(&place.file.text, &place.span);
-        let annotation = kind.span(span).label(place.label.as_str());
-        match snippets.iter().position(|(file, _)| *file == &*place.file) {
-            Some(at) => {
-                let (file, snippet) = snippets.swap_remove(at);
-                snippets.push((file, snippet.annotation(annotation)));
-            }
-            None => {
-                let snippet = Snippet::source(&place.file.text).path(&place.file.name);
-                snippets.push((&place.file, snippet.annotation(annotation)));
-            }
-        }
-    }
-    snippets.into_iter().map(|(_, snippet)| snippet).collect()
+        let span = inside(text, &place.span);
+        kind.span(span.start - first..span.end - first)
+            .label(place.label.as_str())
+    });
+    Snippet::source(&text[first..last])
+        .path(&file.name)
+        .line_start(line)
+        .annotations(annotations)
 }
 
 /// `span` moved to where it can be sliced.

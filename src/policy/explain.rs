@@ -144,7 +144,7 @@ fn tolerance(check: &CompareCheck) -> String {
         .filter(|part| *part > 0.0)
         .map(|part| match check.sli {
             CompareSli::ErrorRatio => {
-                format!("{}age points", percent(part).replace('%', "percent"))
+                format!("{} percentage points", percent(part).trim_end_matches(" %"))
             }
             CompareSli::Duration { .. } => seconds(part),
         });

@@ -7,6 +7,8 @@ use slogate_promql::ast::{Expr, ExprKind, VectorSelector};
 
 use crate::policy::template::{MissingVariable, Template, Variable, Vars};
 
+pub(super) use slogate_promql::QUERY_BYTES_MAX;
+
 /// What is wrong with an expression, in bytes of the template.
 pub(super) struct QueryError {
     pub(super) span: Range<usize>,

@@ -11,10 +11,14 @@ use crate::policy::diagnostics::{Diagnostic, Diagnostics, Place, SourceFile, nea
 use crate::policy::value;
 use crate::policy::yaml::{Key, Node, Value};
 
+/// More mistakes than these in one file are counted, not kept.
+const MISTAKES_MAX: usize = 1000;
+
 /// What is wrong with one file so far.
 pub(super) struct Mistakes {
     pub(super) file: Arc<SourceFile>,
     items: Vec<Diagnostic>,
+    dropped: usize,
 }
 
 impl Mistakes {
@@ -22,6 +26,7 @@ impl Mistakes {
         Mistakes {
             file,
             items: Vec::new(),
+            dropped: 0,
         }
     }
 
@@ -35,7 +40,7 @@ impl Mistakes {
     ) {
         let help = Some(help.into()).filter(|help| !help.is_empty());
         let places = vec![self.place(span, label)];
-        self.items.push(Diagnostic {
+        self.push(Diagnostic {
             message: message.into(),
             places,
             help,
@@ -55,11 +60,18 @@ impl Mistakes {
             self.place(first, "the first"),
         ];
         let help = Some(help.to_owned());
-        self.items.push(Diagnostic {
+        self.push(Diagnostic {
             message: message.into(),
             places,
             help,
         });
+    }
+
+    fn push(&mut self, item: Diagnostic) {
+        match self.items.len() < MISTAKES_MAX {
+            true => self.items.push(item),
+            false => self.dropped += 1,
+        }
     }
 
     fn place(&self, span: &Range<usize>, label: impl Into<String>) -> Place {
@@ -74,6 +86,11 @@ impl Mistakes {
     pub(super) fn finish(mut self) -> Diagnostics {
         let start = |item: &Diagnostic| item.places.first().map_or(0, |place| place.span.start);
         self.items.sort_by_key(start);
+        if self.dropped > 0 {
+            let message = format!("{} more mistakes in {}", self.dropped, self.file.name);
+            self.items
+                .push(Diagnostic::without_place(message, "mend these first"));
+        }
         Diagnostics { items: self.items }
     }
 }
@@ -177,9 +194,9 @@ impl<'n> Fields<'n> {
     /// Reports every field that was not taken. `later` are words of a later version.
     pub(super) fn finish(self, later: &[&str], mistakes: &mut Mistakes) {
         for (key, _) in &self.entries {
-            let name = &key.name;
+            let (name, shown) = (&key.name, quoted(&key.name));
             if later.contains(&name.as_str()) {
-                let message = format!("`{name}` is not known to this version of slogate");
+                let message = format!("{shown} is not known to this version of slogate");
                 let label = "comes with a later version";
                 mistakes.add(
                     &key.span,
@@ -194,7 +211,7 @@ impl<'n> Fields<'n> {
                 None => "not known here".to_owned(),
             };
             let help = format!("{} takes {}", self.what, list(&self.known));
-            let message = format!("unknown key `{name}` in {}", self.what);
+            let message = format!("unknown key {shown} in {}", self.what);
             mistakes.add(&key.span, message, label, help);
         }
     }
@@ -333,7 +350,12 @@ pub(super) fn quoted(text: &str) -> String {
     if short.len() < text.len() {
         short.push('…');
     }
-    format!("`{}`", short.escape_debug())
+    // Not `escape_debug`, which would also escape quotes.
+    let plain: String = short
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    format!("`{plain}`")
 }
 
 /// `a, b, c`.

@@ -15,6 +15,7 @@
 use std::fmt;
 use std::ops::Range;
 
+use crate::policy::reader::quoted;
 use crate::policy::value::format_duration;
 
 /// What a variable stands for.
@@ -366,7 +367,7 @@ fn unknown(name: &str, span: Range<usize>) -> TemplateError {
     };
     TemplateError {
         span,
-        message: format!("unknown variable `${name}`"),
+        message: format!("unknown variable {}", quoted(&format!("${name}"))),
         help,
     }
 }

@@ -304,8 +304,18 @@ fn sizes_are_bounded() {
     assert!(mistakes_of(&text).contains("1 to 100 checks"));
     let comment = format!("# {}\n", "x".repeat(2 << 20));
     assert!(mistakes_of(&comment).contains("are read"));
-    let wrong: String = (0..300).map(|n| format!("wrong{n}: 1\n")).collect();
-    let shown = mistakes_of(&wrong);
+    let wrong: String = (0..3000).map(|n| format!("wrong{n}: 1\n")).collect();
+    let mistakes = parse("test.yaml", &wrong).unwrap_err();
+    assert!(mistakes.items.len() <= 1001);
+    assert!(
+        mistakes
+            .items
+            .last()
+            .unwrap()
+            .message
+            .contains("more mistakes")
+    );
+    let shown = mistakes.to_string();
     assert!(shown.contains("of them not shown") && shown.len() < 100_000);
 }
 

@@ -18,6 +18,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::{DuplicateKeyPolicy, Location, NonFiniteFloatPolicy, Options, Spanned};
 
 use crate::policy::diagnostics::floor_boundary;
+use crate::policy::reader::quoted;
 
 /// The most bytes that a file may have.
 pub(super) const FILE_BYTES_MAX: usize = 1 << 20;
@@ -116,7 +117,7 @@ fn describe(text: &str, error: &serde_saphyr::Error) -> YamlError {
     if is_duplicate(error) {
         let key = text.get(span.clone()).unwrap_or_default();
         return YamlError {
-            message: format!("`{key}` is given twice"),
+            message: format!("{} is given twice", quoted(key)),
             help: "keep one of the two",
             span,
         };

@@ -8,7 +8,8 @@ use crate::policy::reader::{Field, Fields, Mistakes, alternatives, word};
 use crate::policy::yaml::{self, Node, Value};
 use crate::policy::{
     BaselinePreference, Check, CheckSpec, CompareCheck, CompareSli, CoverageCheck, Margin,
-    QueryCheck, Signal, SpanKind, Template, Threshold, ThresholdOp, Word, defaults, promql, value,
+    QueryCheck, Signal, SpanKind, Template, Threshold, ThresholdOp, Word, defaults, promql,
+    promql::QUERY_BYTES_MAX, value,
 };
 
 /// Kinds of checks, in the order they are listed to the author.
@@ -108,8 +109,9 @@ fn query(field: Field<'_>, fields: &mut Fields<'_>, m: &mut Mistakes) -> Option<
 
 /// Reads the PromQL of a check; its mistakes are shown where they stand in the YAML.
 fn expression(field: Field<'_>, m: &mut Mistakes) -> Option<Template> {
-    let some = |text: &str| (!text.trim().is_empty()).then(|| text.to_owned());
-    let text = field.scalar("a PromQL expression", "", m, some)?;
+    let fits = |text: &str| !text.trim().is_empty() && text.len() <= QUERY_BYTES_MAX;
+    let expected = format!("a PromQL expression of at most {QUERY_BYTES_MAX} bytes");
+    let text = field.scalar(&expected, "", m, |text| fits(text).then(|| text.to_owned()))?;
     let whole = &field.node.span;
     let places = yaml::places_of_value(&m.file.text, whole, &text);
     let place = |span: Range<usize>| {
