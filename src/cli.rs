@@ -20,10 +20,15 @@ use crate::config::value::parse_duration_ms;
 
 mod client;
 mod config;
+mod daemon;
+mod demo;
 mod event;
 mod flags;
 mod gate;
 mod output;
+mod policy;
+mod serve;
+mod verify;
 
 /// How a command ends; part of the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +78,12 @@ ledger); 2 inconclusive; 3 no answer could be had; 64 wrong arguments or setting
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::ServeArgs),
+    Demo(demo::DemoArgs),
     Event(Box<event::EventArgs>),
     Gate(gate::GateArgs),
+    Policy(policy::PolicyArgs),
+    Verify(verify::VerifyArgs),
     Config(config::ConfigArgs),
     Completions(CompletionsArgs),
 }
@@ -116,8 +125,12 @@ fn install_tls() {
 
 fn run(command: Command) -> Exit {
     match command {
+        Command::Serve(args) => serve::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Event(args) => with_runtime(event::run(*args)),
         Command::Gate(args) => with_runtime(gate::run(args)),
+        Command::Policy(args) => policy::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Completions(args) => completions(args.shell),
     }

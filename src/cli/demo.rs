@@ -29,6 +29,7 @@ use crate::ledger::verify;
 use crate::model::time::{humanize_ms, to_rfc3339};
 use crate::model::{Clock, EventKind, SystemClock};
 use crate::record::Records;
+use crate::telemetry::Registry;
 use shop::{ENVIRONMENT, Exporters, Release, SERVICE, STRETCH, Shop};
 
 mod shop;
@@ -132,7 +133,7 @@ async fn show(args: &DemoArgs) -> Result<bool, Trouble> {
     let scratch = Scratch::create()?;
     let config = config(&scratch)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let mut daemon = Daemon::start(&config, clock.clone()).await.map_err(failed)?;
+    let mut daemon = Daemon::start(&config, Registry::new(), clock.clone()).await.map_err(failed)?;
     let ports = daemon.ports().clone();
     let shop = Arc::new(Mutex::new(Shop::new(args.seed, STABLE)));
     let stop = CancellationToken::new();

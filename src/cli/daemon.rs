@@ -1,0 +1,423 @@
+//! How the rooms are put together, and how they come to rest.
+//!
+//! Start: take the data directory, bind the ports (so that peers queue instead of being refused
+//! while the log is replayed), open store, ingest, records, ledger, deployments, source and
+//! watcher, start the [`workers`], then answer. Whatever fails ends the start with its reason.
+//!
+//! Stop, in this order, so that nothing acknowledged is lost: stop accepting and let requests in
+//! flight finish (for `limits.drain` at most), stop the workers, turn what ingest holds into
+//! samples, flush the store, close the records, let go of the directory.
+//!
+//! A worker that panics or ends by itself takes the daemon down: a daemon that answers and no
+//! longer judges is worse than one that is restarted. Until it is down, its health is bad.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry_sdk::trace::SdkTracer;
+use slogate_tsdb::Store;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{Config, DataDir, DataDirError, LimitSettings, Ports, SourceSettings};
+use crate::deploy::{Deployments, DeploymentsOptions};
+use crate::ingest::{Ingest, IngestError, IngestOptions};
+use crate::judge::{Watcher, WatcherOptions, WatcherParts};
+use crate::ledger::Ledger;
+use crate::model::Clock;
+use crate::policy::{self, PolicySet};
+use crate::record::{self, ReadError, Records};
+use crate::server::api::{self, App};
+use crate::server::limits::{BodyLimits, Budget};
+use crate::server::listener::{ListenError, ListenOptions, Listener};
+use crate::server::otlp::{self, Otlp};
+use crate::source::{EmbeddedSource, MetricSource, PrometheusSource, PrometheusSourceError};
+use crate::telemetry::logging::{self, Format, LogError, LogOptions};
+use crate::telemetry::{Heartbeats, Registry, process};
+
+mod workers;
+
+/// How long a remote source may take to answer.
+const SOURCE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long workers may take to finish their round at the end.
+const WORKERS_END: Duration = Duration::from_secs(10);
+
+/// A daemon that runs.
+pub(super) struct Daemon {
+    ports: Ports,
+    dir: DataDir,
+    rooms: Rooms,
+    /// Ends listening.
+    stop_listening: CancellationToken,
+    listeners: TaskTracker,
+    /// Ends the workers.
+    stop_working: CancellationToken,
+    workers: TaskTracker,
+    /// What workers that died said.
+    died: mpsc::Receiver<String>,
+    grace: Duration,
+}
+
+/// What the workers and the handlers share.
+#[derive(Clone)]
+struct Rooms {
+    store: Arc<Store>,
+    ingest: Arc<Ingest>,
+    ledger: Arc<Ledger>,
+    deployments: Arc<Deployments>,
+    source: Arc<dyn MetricSource>,
+    watcher: Arc<Watcher>,
+    policies: Arc<PolicySet>,
+    registry: Registry,
+    heartbeats: Heartbeats,
+    clock: Arc<dyn Clock>,
+}
+
+/// Why the daemon could not start.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    /// The data directory can't be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// A port can't be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A policy is wrong.
+    #[error("{0}")]
+    Policy(#[from] policy::Diagnostics),
+    /// The series store can't be opened.
+    #[error("series store: {0}")]
+    Store(#[from] slogate_tsdb::OpenError),
+    /// What ingest keeps can't be opened.
+    #[error("ingest: {0}")]
+    Ingest(#[from] IngestError),
+    /// The records can't be opened.
+    #[error(transparent)]
+    Records(#[from] record::OpenError),
+    /// The records can't be read.
+    #[error(transparent)]
+    Deployments(#[from] ReadError),
+    /// The remote source's settings are wrong.
+    #[error(transparent)]
+    Source(#[from] PrometheusSourceError),
+}
+
+/// Why the daemon did not stop as it should; what was acknowledged is on disk all the same.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StopError {
+    /// What ingest held could not become samples; it is in its journal.
+    #[error("last flush of ingest: {0}")]
+    Ingest(#[from] IngestError),
+    /// The store could not be flushed.
+    #[error("last flush of the series store: {0}")]
+    Store(#[from] std::io::Error),
+    /// The `ports` file is still there.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+}
+
+/// Begins to log, for the whole process.
+///
+/// # Errors
+/// Where the filter can't be read.
+pub(super) fn log(json: bool, filter: &str, tracer: Option<SdkTracer>) -> Result<(), LogError> {
+    let options = LogOptions {
+        format: if json { Format::Json } else { Format::Pretty },
+        filter: filter.to_owned(),
+    };
+    logging::init(&options, tracer)
+}
+
+/// Waits for a signal to stop: SIGINT or SIGTERM.
+pub(super) async fn signal() {
+    let interrupt = tokio::signal::ctrl_c();
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = interrupt => {}
+                _ = terminate.recv() => {}
+            }
+            return;
+        }
+    }
+    let _ = interrupt.await;
+}
+
+impl Daemon {
+    /// Starts all of it and returns when it answers.
+    ///
+    /// # Errors
+    /// With what is in the way; then nothing runs.
+    pub(super) async fn start(
+        config: &Config,
+        registry: Registry,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Daemon, StartError> {
+        let policies = Arc::new(policies(config)?);
+        let dir = DataDir::take(&config.data_dir)?;
+        let listeners = Listeners::bind(config, &registry).await?;
+        let ports = listeners.ports();
+        let rooms = open(config, dir.path(), policies, &ports, registry, clock).await?;
+        process::describe(&rooms.registry, &rooms.heartbeats, &rooms.clock);
+
+        let (stop_listening, stop_working) = (CancellationToken::new(), CancellationToken::new());
+        let (say_died, died) = mpsc::channel(8);
+        let workers = workers::start(config, &rooms, &stop_working, &say_died);
+        let listeners = listeners.serve(&config.limits, &rooms, &stop_listening, &say_died);
+        dir.write_ports(&ports)?;
+        let drain_ms = u64::try_from(config.limits.drain_ms).unwrap_or(0);
+        Ok(Daemon {
+            ports,
+            dir,
+            rooms,
+            stop_listening,
+            listeners,
+            stop_working,
+            workers,
+            died,
+            grace: Duration::from_millis(drain_ms),
+        })
+    }
+
+    /// Where it listens.
+    pub(super) fn ports(&self) -> &Ports {
+        &self.ports
+    }
+
+    /// Where it keeps everything.
+    pub(super) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The gates in force.
+    pub(super) fn policies(&self) -> &PolicySet {
+        &self.rooms.policies
+    }
+
+    /// Waits until a worker dies, and says which and why.
+    pub(super) async fn died(&mut self) -> String {
+        match self.died.recv().await {
+            Some(what) => what,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Drains, flushes and lets go.
+    ///
+    /// # Errors
+    /// With the first thing that was not done; the others are tried all the same.
+    pub(super) async fn stop(self) -> Result<(), StopError> {
+        self.stop_listening.cancel();
+        self.listeners.close();
+        // The listeners keep to the same bound; a second more tells a hanging one from a slow one.
+        let bound = self.grace + Duration::from_secs(1);
+        if tokio::time::timeout(bound, self.listeners.wait()).await.is_err() {
+            tracing::warn!("listeners did not drain in time");
+        }
+        self.stop_working.cancel();
+        self.workers.close();
+        if tokio::time::timeout(WORKERS_END, self.workers.wait()).await.is_err() {
+            tracing::warn!("workers did not end in time");
+        }
+        let rooms = self.rooms;
+        let flushed = tokio::task::spawn_blocking(move || flush(&rooms));
+        let flushed = flushed.await.unwrap_or_else(|panic| {
+            let error = std::io::Error::other(panic);
+            Err(StopError::Store(error))
+        });
+        let removed = self.dir.remove_ports();
+        flushed?;
+        removed?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+fn flush(rooms: &Rooms) -> Result<(), StopError> {
+    let flushed = rooms.ingest.flush(rooms.clock.now_ms());
+    let synced = rooms.store.flush();
+    flushed?;
+    synced?;
+    Ok(())
+}
+
+fn policies(config: &Config) -> Result<PolicySet, policy::Diagnostics> {
+    if config.policy_paths.is_empty() {
+        Ok(policy::built_in())
+    } else {
+        policy::load(&config.policy_paths)
+    }
+}
+
+async fn open(
+    config: &Config,
+    dir: &Path,
+    policies: Arc<PolicySet>,
+    ports: &Ports,
+    registry: Registry,
+    clock: Arc<dyn Clock>,
+) -> Result<Rooms, StartError> {
+    let now_ms = clock.now_ms();
+    let store = open_store(config, dir, now_ms)?;
+    let ingest = Ingest::new(store.clone(), ingest_options(config, dir), now_ms)?;
+    let ledger = Ledger::open(Records::open(dir)?);
+    let options = DeploymentsOptions {
+        retention_ms: config.deployments_keep_ms,
+        ..DeploymentsOptions::default()
+    };
+    let deployments = Deployments::open(ledger.clone(), options, now_ms)?;
+    let source: Arc<dyn MetricSource> = match &config.source {
+        SourceSettings::Embedded => Arc::new(EmbeddedSource::new(store.clone())),
+        SourceSettings::Prometheus { url } => Arc::new(PrometheusSource::new(url, SOURCE_TIMEOUT)?),
+    };
+    let public_url = config.public_url.clone();
+    let watcher = Watcher::new(WatcherParts {
+        policies: policies.clone(),
+        deployments: deployments.clone(),
+        ledger: ledger.clone(),
+        source: source.clone(),
+        clock: clock.clone(),
+        options: WatcherOptions {
+            interval_ms: config.judge_interval_ms,
+            public_url: public_url.unwrap_or_else(|| format!("http://{}", ports.api)),
+        },
+    });
+    Ok(Rooms {
+        watcher: watcher.await,
+        ingest: Arc::new(ingest),
+        heartbeats: Heartbeats::new(),
+        store,
+        ledger,
+        deployments,
+        source,
+        policies,
+        registry,
+        clock,
+    })
+}
+
+fn open_store(config: &Config, dir: &Path, now_ms: i64) -> Result<Arc<Store>, StartError> {
+    let options = slogate_tsdb::Options {
+        dir: Some(dir.join("series")),
+        retention_ms: config.store.retention_ms,
+        size_max_bytes: config.store.size_max_bytes,
+        out_of_order_window_ms: config.store.out_of_order_window_ms,
+        series_max: config.store.series_max,
+        ..slogate_tsdb::Options::default()
+    };
+    let (store, replayed) = Store::open(options, now_ms)?;
+    tracing::info!(
+        series = store.stats().series,
+        samples = replayed.samples,
+        segments = replayed.segments,
+        "series log replayed"
+    );
+    Ok(Arc::new(store))
+}
+
+fn ingest_options(config: &Config, dir: &Path) -> IngestOptions {
+    IngestOptions {
+        journal_dir: Some(dir.join("ingest")),
+        interval_ms: config.ingest.flush_interval_ms,
+        span_series_per_service: config.ingest.series_per_service,
+        metric_series_per_service: config.ingest.metric_series_per_service,
+        idle_ms: config.ingest.version_idle_ms,
+        ..IngestOptions::default()
+    }
+}
+
+/// The three ports, bound.
+struct Listeners {
+    api: Listener,
+    otlp_grpc: Listener,
+    otlp_http: Listener,
+}
+
+impl Listeners {
+    async fn bind(config: &Config, registry: &Registry) -> Result<Self, ListenError> {
+        let limits = &config.limits;
+        let options = ListenOptions {
+            connections_max: limits.connections,
+            header_timeout: millis(limits.header_timeout_ms),
+            idle_timeout: millis(limits.idle_timeout_ms),
+            streams_max: u32::try_from(limits.streams).unwrap_or(u32::MAX),
+            drain: millis(limits.drain_ms),
+        };
+        let bind = |name, address| Listener::bind(name, address, options.clone(), registry);
+        Ok(Listeners {
+            api: bind(api::LISTENER, config.listen.api).await?,
+            otlp_grpc: bind("otlp_grpc", config.listen.otlp_grpc).await?,
+            otlp_http: bind("otlp_http", config.listen.otlp_http).await?,
+        })
+    }
+
+    fn ports(&self) -> Ports {
+        Ports {
+            pid: std::process::id(),
+            api: self.api.address(),
+            otlp_grpc: self.otlp_grpc.address(),
+            otlp_http: self.otlp_http.address(),
+        }
+    }
+
+    /// Answers on all three until `stop`, then drains.
+    fn serve(
+        self,
+        limits: &LimitSettings,
+        rooms: &Rooms,
+        stop: &CancellationToken,
+        say_died: &mpsc::Sender<String>,
+    ) -> TaskTracker {
+        let budget = Budget::new(limits.in_flight_bytes);
+        let deadline = millis(limits.body_timeout_ms);
+        let otlp_limits = BodyLimits {
+            wire_bytes_max: limits.request_body_wire_bytes,
+            body_bytes_max: limits.request_body_bytes,
+            deadline,
+        };
+        let otlp = Otlp::new(
+            rooms.ingest.clone(),
+            rooms.clock.clone(),
+            otlp_limits,
+            budget.clone(),
+            &rooms.registry,
+        );
+        let app = Arc::new(App {
+            policies: rooms.policies.clone(),
+            deployments: rooms.deployments.clone(),
+            ledger: rooms.ledger.clone(),
+            watcher: rooms.watcher.clone(),
+            source: rooms.source.clone(),
+            registry: rooms.registry.clone(),
+            heartbeats: rooms.heartbeats.clone(),
+            clock: rooms.clock.clone(),
+            limits: BodyLimits {
+                wire_bytes_max: limits.event_body_bytes,
+                body_bytes_max: limits.event_body_bytes,
+                deadline,
+            },
+            budget,
+            stop: stop.clone(),
+            fresh: Semaphore::new(api::FRESH_MAX),
+        });
+        let tracker = TaskTracker::new();
+        for (name, listener, router) in [
+            ("listener api", self.api, api::router(app)),
+            ("listener otlp_grpc", self.otlp_grpc, otlp::grpc::router(otlp.clone())),
+            ("listener otlp_http", self.otlp_http, otlp::http::router(otlp)),
+        ] {
+            let serving = listener.serve(router, stop.clone());
+            workers::watch_over(&tracker, name, serving, stop, say_died);
+        }
+        tracker
+    }
+}
+
+fn millis(ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+}

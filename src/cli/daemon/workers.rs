@@ -1,0 +1,332 @@
+//! What runs in the background, each with a heartbeat.
+//!
+//! - `ingest`: turns what spans and logs added up to into samples, on multiples of the interval,
+//!   so that ticks of several daemons fall together.
+//! - `observed`: tells the deployments which versions telemetry carries. What could not be made
+//!   durable is told again in the next round.
+//! - `store`: retention and collection once a minute, and the log to the disk itself every ten
+//!   seconds (writes survive a kill by themselves, a power cut from here on).
+//! - `watcher`: judges; its rounds are its own.
+//! - `slis`: writes the deployment SLIs as series once a minute.
+//!
+//! A round that fails is logged and does not beat; the next round tries again. So a disk that is
+//! full for a moment is a line in the log, and one that stays full turns health bad.
+
+use std::any::Any;
+use std::future::Future;
+use std::panic::resume_unwind;
+use std::time::Duration;
+
+use slogate_tsdb::{Batch, FloatRow};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Rooms;
+use crate::config::Config;
+use crate::model::ObservedVersion;
+use crate::sli::{self, SliQuery};
+use crate::telemetry::Heartbeat;
+
+/// Between two looks of the `observed` worker, in milliseconds.
+const OBSERVE_MS: i64 = 2_000;
+
+/// Between two flushes of the store's log to the disk, in milliseconds.
+const SYNC_MS: i64 = 10_000;
+
+/// Between two rounds of retention and collection, in milliseconds.
+const MAINTAIN_MS: i64 = 60_000;
+
+/// Between two computations of the deployment SLIs, in milliseconds.
+const SLI_MS: i64 = 60_000;
+
+/// The windows whose SLIs become series: their label and length in milliseconds.
+const SLI_WINDOWS: [(&str, i64); 2] = [("24h", 86_400_000), ("30d", 30 * 86_400_000)];
+
+/// A round that takes this much longer than its interval is late, in milliseconds.
+const SLACK_MS: i64 = 30_000;
+
+/// Versions seen that could not be told yet; beyond these, the oldest sightings wait in ingest.
+const PENDING_MAX: usize = 10_000;
+
+/// Starts all workers.
+pub(super) fn start(
+    config: &Config,
+    rooms: &Rooms,
+    stop: &CancellationToken,
+    say_died: &mpsc::Sender<String>,
+) -> TaskTracker {
+    let tracker = TaskTracker::new();
+    let heart = |name: &str, interval_ms: i64| {
+        let silence_ms = 3 * interval_ms + SLACK_MS;
+        let now_ms = rooms.clock.now_ms();
+        rooms.heartbeats.register(name, silence_ms, now_ms)
+    };
+    let flush_ms = config.ingest.flush_interval_ms;
+    let round = Round {
+        rooms: rooms.clone(),
+        stop: stop.clone(),
+        heart: heart("ingest", flush_ms),
+        interval_ms: flush_ms,
+    };
+    watch_over(&tracker, "worker ingest", round.each(ingest), stop, say_died);
+
+    let round = Round {
+        rooms: rooms.clone(),
+        stop: stop.clone(),
+        heart: heart("observed", OBSERVE_MS),
+        interval_ms: OBSERVE_MS,
+    };
+    watch_over(&tracker, "worker observed", observe(round), stop, say_died);
+
+    let round = Round {
+        rooms: rooms.clone(),
+        stop: stop.clone(),
+        heart: heart("store", SYNC_MS),
+        interval_ms: SYNC_MS,
+    };
+    watch_over(&tracker, "worker store", round.each(keep_store), stop, say_died);
+
+    let round = Round {
+        rooms: rooms.clone(),
+        stop: stop.clone(),
+        heart: heart("slis", SLI_MS),
+        interval_ms: SLI_MS,
+    };
+    watch_over(&tracker, "worker slis", write_slis(round), stop, say_died);
+
+    let beat = heart("watcher", config.judge_interval_ms);
+    let watching = rooms
+        .watcher
+        .clone()
+        .run(stop.clone(), move |now_ms| beat.beat(now_ms));
+    watch_over(&tracker, "worker watcher", watching, stop, say_died);
+    tracker
+}
+
+/// Runs `task` and says so where it panics, or ends before `stop`.
+pub(super) fn watch_over(
+    tracker: &TaskTracker,
+    name: &'static str,
+    task: impl Future<Output = ()> + Send + 'static,
+    stop: &CancellationToken,
+    say_died: &mpsc::Sender<String>,
+) {
+    let task = tokio::spawn(task);
+    let (stop, say_died) = (stop.clone(), say_died.clone());
+    tracker.spawn(async move {
+        let what = match task.await {
+            Ok(()) if stop.is_cancelled() => return,
+            Ok(()) => format!("{name} ended by itself"),
+            Err(error) if error.is_cancelled() => return,
+            Err(error) => format!("{name} panicked: {}", words_of(error.into_panic().as_ref())),
+        };
+        tracing::error!("{what}");
+        // Where nobody listens any more, the daemon is on its way down already.
+        let _ = say_died.try_send(what);
+    });
+}
+
+/// What a panic said.
+fn words_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "without words".to_owned())
+}
+
+/// A worker that does the same thing on every multiple of its interval.
+struct Round {
+    rooms: Rooms,
+    stop: CancellationToken,
+    heart: Heartbeat,
+    interval_ms: i64,
+}
+
+impl Round {
+    /// Waits for the next multiple of the interval; `None` at the end.
+    async fn next(&self) -> Option<i64> {
+        let now_ms = self.rooms.clock.now_ms();
+        let wait_ms = self.interval_ms - now_ms.rem_euclid(self.interval_ms);
+        let wait = Duration::from_millis(wait_ms.unsigned_abs());
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => None,
+            () = tokio::time::sleep(wait) => Some(self.rooms.clock.now_ms()),
+        }
+    }
+
+    /// Calls `work`, which may block, on each round; it says whether it was done.
+    async fn each(self, work: fn(&Rooms, i64) -> bool) {
+        while let Some(now_ms) = self.next().await {
+            let rooms = self.rooms.clone();
+            let is_done = match tokio::task::spawn_blocking(move || work(&rooms, now_ms)).await {
+                Ok(is_done) => is_done,
+                Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+                Err(_) => return,
+            };
+            if is_done {
+                self.heart.beat(self.rooms.clock.now_ms());
+            }
+        }
+        self.heart.retire();
+    }
+}
+
+fn ingest(rooms: &Rooms, now_ms: i64) -> bool {
+    match rooms.ingest.tick(now_ms) {
+        Ok(report) => {
+            if let Some(error) = report.series_error {
+                tracing::warn!(%error, "some series could not be made; they are tried again");
+            }
+            true
+        }
+        Err(error) => {
+            tracing::error!(%error, "ingest could not flush; it tries again");
+            false
+        }
+    }
+}
+
+fn keep_store(rooms: &Rooms, now_ms: i64) -> bool {
+    let mut is_done = true;
+    if now_ms.rem_euclid(MAINTAIN_MS) < SYNC_MS {
+        let report = rooms.store.maintain(now_ms);
+        if let Some(error) = report.failure {
+            tracing::error!(%error, "a log segment could not be deleted");
+            is_done = false;
+        }
+    }
+    if let Err(error) = rooms.store.flush() {
+        tracing::error!(%error, "the series log could not be flushed to the disk");
+        is_done = false;
+    }
+    is_done
+}
+
+async fn observe(round: Round) {
+    let rooms = &round.rooms;
+    let mut pending: Vec<ObservedVersion> = Vec::new();
+    while let Some(now_ms) = round.next().await {
+        if pending.len() < PENDING_MAX {
+            pending.extend(rooms.ingest.take_observed().iter().map(as_model));
+        }
+        match rooms.deployments.observe(&pending, now_ms).await {
+            Ok(opened) => {
+                for deployment in opened {
+                    tracing::info!(%deployment, "a version nobody announced is running");
+                }
+                pending.clear();
+                round.heart.beat(rooms.clock.now_ms());
+            }
+            Err(error) => tracing::error!(%error, "versions seen could not be recorded"),
+        }
+    }
+    round.heart.retire();
+}
+
+/// What ingest saw in the model's words.
+fn as_model(seen: &crate::ingest::ObservedVersion) -> ObservedVersion {
+    let environment = seen.environment.as_deref().unwrap_or_default();
+    ObservedVersion {
+        target: crate::model::Target::new(&*seen.service, environment),
+        version: seen.version.to_string(),
+        digest: seen
+            .digest
+            .as_deref()
+            .and_then(|text| crate::model::Digest::parse(text).ok()),
+        first_seen_ms: seen.first_seen_ms,
+        last_seen_ms: seen.last_seen_ms,
+    }
+}
+
+async fn write_slis(round: Round) {
+    // The first round at once: SLIs are there when somebody looks after a restart.
+    let mut next = Some(round.rooms.clock.now_ms());
+    while let Some(now_ms) = next {
+        let mut is_done = true;
+        for (label, window_ms) in SLI_WINDOWS {
+            if let Err(error) = write_window(&round.rooms, label, window_ms, now_ms).await {
+                tracing::error!(window = label, %error, "deployment SLIs could not be written");
+                is_done = false;
+            }
+        }
+        if is_done {
+            round.heart.beat(round.rooms.clock.now_ms());
+        }
+        next = round.next().await;
+    }
+    round.heart.retire();
+}
+
+async fn write_window(
+    rooms: &Rooms,
+    label: &str,
+    window_ms: i64,
+    now_ms: i64,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let query = SliQuery {
+        service: None,
+        environment: None,
+        window_ms,
+    };
+    let (deployments, ledger) = (&rooms.deployments, &rooms.ledger);
+    let report = sli::report(deployments, ledger, rooms.source.as_ref(), &query, now_ms).await?;
+    let mut batch = Batch::default();
+    for sample in sli::series::samples(&report, label) {
+        batch.floats.push(FloatRow {
+            series: rooms.store.series(&sample.labels)?,
+            t_ms: now_ms,
+            start_ms: 0,
+            value: sample.value,
+        });
+    }
+    let store = rooms.store.clone();
+    tokio::task::spawn_blocking(move || store.append(&batch, now_ms)).await??;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A daemon that answers and no longer judges would let anything through as stale.
+    #[tokio::test]
+    async fn a_worker_that_panics_or_ends_is_told() {
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let (say_died, mut died) = mpsc::channel(8);
+        let panics = async { panic!("out of {}", "ideas") };
+        watch_over(&tracker, "worker a", panics, &stop, &say_died);
+        assert_eq!(died.recv().await.unwrap(), "worker a panicked: out of ideas");
+        watch_over(&tracker, "worker b", async {}, &stop, &say_died);
+        assert_eq!(died.recv().await.unwrap(), "worker b ended by itself");
+
+        let until = stop.clone();
+        let waits = async move { until.cancelled().await };
+        watch_over(&tracker, "worker c", waits, &stop, &say_died);
+        stop.cancel();
+        tracker.close();
+        tracker.wait().await;
+        assert!(died.try_recv().is_err(), "told to stop is no death");
+    }
+
+    #[test]
+    fn what_ingest_saw_keeps_its_meaning() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let seen = crate::ingest::ObservedVersion {
+            service: "checkout".into(),
+            environment: None,
+            version: "1".into(),
+            digest: Some(digest.as_str().into()),
+            first_seen_ms: 1,
+            last_seen_ms: 2,
+        };
+        let found = as_model(&seen);
+        assert_eq!(found.target, crate::model::Target::new("checkout", ""));
+        assert_eq!(found.digest.unwrap().as_str(), digest);
+        let odd = crate::ingest::ObservedVersion {
+            digest: Some("latest".into()),
+            ..seen
+        };
+        assert_eq!(as_model(&odd).digest, None);
+    }
+}
