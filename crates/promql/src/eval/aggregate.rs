@@ -5,15 +5,14 @@
 //! have no value at that step, with a warning.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use slogate_series::{Labels, METRIC_NAME, Value};
 
 use crate::ast::{Aggregate, AggregateOp, Expr, Span};
+use crate::eval::histogram_functions;
 use crate::eval::sum::{Sum, mean};
-use crate::eval::{Column, EvalError, Evaluated, Evaluator, Grid, histogram, merge_same_labels};
-use crate::eval::{histogram_functions, over_time};
+use crate::eval::{Column, EvalError, Evaluated, Evaluator, Grid, histogram};
 
 /// The series of one group.
 struct Group {
@@ -131,7 +130,7 @@ impl Evaluator<'_> {
             Value::Histogram(h) => Some(h.as_ref()),
             Value::Float(_) => None,
         });
-        let Some(total) = over_time::total(histograms, is_mean) else {
+        let Some(total) = histogram::total(histograms, is_mean) else {
             self.annotations.warn(
                 span,
                 "vector contains a mix of histograms with exponential and custom buckets schemas \
@@ -257,8 +256,9 @@ impl Evaluator<'_> {
         }
         let columns = self.eval_vector(&aggregate.expr, grid)?;
         let mut counted: Vec<Column> = Vec::new();
+        // By result labels: where the label overwrites one of the group's, groups fall together.
+        let mut by_labels: HashMap<Labels, usize> = HashMap::new();
         for group in groups(aggregate, &columns) {
-            let mut by_value: HashMap<String, usize> = HashMap::new();
             for (at, step) in group
                 .members
                 .iter()
@@ -267,23 +267,21 @@ impl Evaluator<'_> {
                 let Some(value) = columns.get(at).and_then(|column| column.value(step)) else {
                     continue;
                 };
-                let at = match by_value.entry(histogram_functions::text_of(value)) {
-                    Entry::Occupied(entry) => *entry.get(),
-                    Entry::Vacant(entry) => {
-                        let mut labels = group.labels.to_builder();
-                        labels.set(label.clone(), entry.key().as_str());
-                        let drop_name = group.drop_name && label.as_ref() != METRIC_NAME;
-                        counted.push(Column::empty(labels.build(), drop_name, grid.steps));
-                        *entry.insert(counted.len() - 1)
-                    }
-                };
+                let mut labels = group.labels.to_builder();
+                labels.set(label.clone(), histogram_functions::text_of(value));
+                let labels = labels.build();
+                let at = *by_labels.entry(labels.clone()).or_insert(counted.len());
+                if at == counted.len() {
+                    let drop_name = group.drop_name && label.as_ref() != METRIC_NAME;
+                    counted.push(Column::empty(labels, drop_name, grid.steps));
+                }
                 if let Some(column) = counted.get_mut(at) {
                     let before = column.value(step).and_then(as_float).unwrap_or(0.0);
                     column.set(step, Value::Float(before + 1.0));
                 }
             }
         }
-        merge_same_labels(counted)
+        Ok(counted)
     }
 }
 

@@ -45,6 +45,13 @@ impl Bucket {
 
     /// The value that stands for all of the bucket's observations.
     pub(crate) fn middle(&self) -> f64 {
+        // An open bucket's observations are taken to be at its one bound.
+        if self.lower == f64::NEG_INFINITY {
+            return self.upper;
+        }
+        if self.upper == f64::INFINITY {
+            return self.lower;
+        }
         if self.linear {
             return (self.lower + self.upper) / 2.0;
         }
@@ -122,7 +129,7 @@ fn custom_bounds(h: &Histogram, index: i32) -> (f64, f64) {
     let upper = bound(index).unwrap_or(f64::INFINITY);
     let lower = match bound(index.saturating_sub(1)) {
         Some(lower) if index > 0 => lower,
-        _ if upper > 0.0 && index <= 0 => 0.0,
+        _ if upper > 0.0 && upper.is_finite() && index <= 0 => 0.0,
         _ => f64::NEG_INFINITY,
     };
     (lower, upper)
@@ -206,19 +213,11 @@ pub(crate) fn fraction(lower: f64, upper: f64, buckets: &[Bucket], total: f64) -
 fn count_below(value: f64, buckets: &[Bucket]) -> f64 {
     let mut count = 0.0;
     for bucket in buckets {
-        if bucket.upper <= value {
+        if bucket.upper <= value || bucket.lower == f64::NEG_INFINITY && bucket.lower < value {
+            // There is no interpolation in a bucket without a lower bound.
             count += bucket.count;
         } else if bucket.lower < value {
-            if bucket.lower.is_finite() {
-                count += bucket.count * bucket.share_below(value);
-            } else if value > bucket.lower {
-                // Nothing is known of where in an open bucket they are: all above its start.
-                count += if bucket.upper <= value {
-                    bucket.count
-                } else {
-                    0.0
-                };
-            }
+            count += bucket.count * bucket.share_below(value);
         }
     }
     count

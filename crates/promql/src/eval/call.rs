@@ -5,7 +5,7 @@ use std::sync::Arc;
 use slogate_series::{Labels, Value};
 
 use crate::ast::{Call, Expr, ExprKind};
-use crate::eval::histogram_functions::go_float;
+use crate::eval::histogram_functions::{go_float, quantile_label};
 use crate::eval::label_functions::{self, Replacement};
 use crate::eval::rate::{self, RateKind};
 use crate::eval::window::{FloatPoint, Window};
@@ -28,7 +28,7 @@ impl Evaluator<'_> {
             columns
         } else if let Some(columns) = self.histogram_call(call, grid)? {
             columns
-        } else if let Some(columns) = self.label_call(call, grid)? {
+        } else if let Some(columns) = self.label_call(expr, call, grid)? {
             columns
         } else {
             self.vector_call(expr, call, grid)?
@@ -56,7 +56,7 @@ impl Evaluator<'_> {
             }
             (name @ ("max_of" | "min_of"), [a, b]) => {
                 let (a, b) = (self.eval_scalar(a, grid)?, self.eval_scalar(b, grid)?);
-                let pick = if name == "max_of" { f64::max } else { f64::min };
+                let pick = if name == "max_of" { go_max } else { go_min };
                 a.into_iter().zip(b).map(|(a, b)| pick(a, b)).collect()
             }
             _ => return Ok(None),
@@ -197,7 +197,7 @@ impl Evaluator<'_> {
                     let mut columns = self.histogram_quantile(q, v, grid)?;
                     for column in &mut columns {
                         let mut labels = column.labels.to_builder();
-                        labels.set(label.clone(), go_float(value));
+                        labels.set(label.clone(), quantile_label(value));
                         column.labels = labels.build();
                     }
                     all.append(&mut columns);
@@ -226,7 +226,12 @@ impl Evaluator<'_> {
         self.without_names(mapped)
     }
 
-    fn label_call(&mut self, call: &Call, grid: Grid) -> Result<Option<Vec<Column>>, EvalError> {
+    fn label_call(
+        &mut self,
+        expr: &Expr,
+        call: &Call,
+        grid: Grid,
+    ) -> Result<Option<Vec<Column>>, EvalError> {
         let [vector, rest @ ..] = call.args.as_slice() else {
             return Ok(None);
         };
@@ -255,6 +260,7 @@ impl Evaluator<'_> {
             ("label_join", [dst, separator, sources @ ..]) => {
                 label_functions::label_join(columns, dst, separator, sources)?
             }
+            _ if self.note_sort_in_range(expr) => columns,
             _ => {
                 columns.sort_by(|a, b| {
                     let value = |c: &Column, label: &str| {
@@ -353,6 +359,17 @@ impl Evaluator<'_> {
         self.without_names(columns)
     }
 
+    /// Warns that sorting means nothing in a range query, if this is one.
+    fn note_sort_in_range(&mut self, expr: &Expr) -> bool {
+        let in_range = self.durations.step_ms > 0;
+        if in_range {
+            let message = "sort is ineffective for range queries since results are always ordered \
+                           by labels";
+            self.annotations.warn(expr.span, message);
+        }
+        in_range
+    }
+
     /// Sorted by value, NaN last either way; in a range query the order means nothing.
     fn sorted(
         &mut self,
@@ -362,17 +379,18 @@ impl Evaluator<'_> {
         grid: Grid,
     ) -> Result<Vec<Column>, EvalError> {
         let mut columns = self.eval_vector(v, grid)?;
-        if self.durations.step_ms > 0 {
-            let message = "sort is ineffective for range queries since results are always ordered \
-                           by labels";
-            self.annotations.warn(expr.span, message);
+        let is_float = |value: &Value| matches!(value, Value::Float(_));
+        for slot in columns.iter_mut().flat_map(|column| &mut column.values) {
+            *slot = slot.take().filter(is_float);
+        }
+        columns.retain(|column| !column.is_empty());
+        if self.note_sort_in_range(expr) {
             return Ok(columns);
         }
         let float = |column: &Column| match column.value(0) {
             Some(Value::Float(value)) => Some(*value),
             _ => None,
         };
-        columns.retain(|column| float(column).is_some());
         columns.sort_by(|a, b| {
             let (a, b) = (float(a).unwrap_or(f64::NAN), float(b).unwrap_or(f64::NAN));
             aggregate::nan_last(a, b, descending)

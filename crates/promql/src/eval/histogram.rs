@@ -3,8 +3,12 @@
 //! Two exponential histograms meet at the coarser resolution and the wider zero bucket;
 //! two with custom bounds at the bounds they share. One of each can't be combined.
 
+use std::collections::BTreeMap;
+
 use slogate_series::histogram::{CUSTOM_SCHEMA, upper_bound};
 use slogate_series::{Buckets, Histogram, ResetHint};
+
+use crate::eval::sum::{Sum, mean};
 
 /// The outcome of adding or subtracting.
 pub(crate) struct Combined {
@@ -122,6 +126,94 @@ fn combine(a: &Histogram, b: &Histogram, op: impl Fn(f64, f64) -> f64 + Copy) ->
     })
 }
 
+/// The sum or the mean of at least one histogram; `None` for none, and where some have
+/// custom bounds and some not. Sums are compensated, and a mean does not overflow where its
+/// sum would.
+pub(crate) fn total<'a>(
+    histograms: impl IntoIterator<Item = &'a Histogram>,
+    is_mean: bool,
+) -> Option<Combined> {
+    let histograms: Vec<&Histogram> = histograms.into_iter().collect();
+    let first = *histograms.first()?;
+    // Adding them up finds the layout they share, and their joint hint.
+    let mut layout = Combined {
+        histogram: first.clone(),
+        hints_collide: false,
+        reconciled: false,
+    };
+    for next in histograms.iter().skip(1) {
+        let sum = add(&layout.histogram, next)?;
+        layout.reconciled |= sum.reconciled;
+        layout.histogram = sum.histogram;
+    }
+    let seen = |hint: ResetHint| histograms.iter().any(|h| h.reset_hint == hint);
+    layout.hints_collide = seen(ResetHint::Reset) && seen(ResetHint::NotReset);
+    if histograms.len() == 1 {
+        return Some(layout);
+    }
+    let aligned: Vec<Histogram> = histograms
+        .iter()
+        .map(|h| aligned(h, &layout.histogram))
+        .collect();
+    let reduce = |values: &mut dyn Iterator<Item = f64>| {
+        if is_mean {
+            mean(values)
+        } else {
+            Sum::of(values)
+        }
+    };
+    let field = |get: fn(&Histogram) -> f64| reduce(&mut aligned.iter().map(get));
+    let buckets = |get: fn(&Histogram) -> &Buckets| {
+        let mut counts: BTreeMap<i32, Vec<f64>> = BTreeMap::new();
+        for (index, count) in aligned.iter().flat_map(|h| get(h).iter()) {
+            counts.entry(index).or_default().push(count);
+        }
+        let of_one = |(index, mut counts): (i32, Vec<f64>)| {
+            // A histogram without the bucket has 0 in it, which a mean must count.
+            counts.resize(aligned.len(), 0.0);
+            (index, reduce(&mut counts.into_iter()))
+        };
+        Buckets::from_sorted(counts.into_iter().map(of_one).collect())
+    };
+    layout.histogram = Histogram {
+        zero_count: field(|h| h.zero_count),
+        count: field(|h| h.count),
+        sum: field(|h| h.sum),
+        positive: buckets(|h| &h.positive),
+        negative: buckets(|h| &h.negative),
+        ..layout.histogram
+    };
+    Some(layout)
+}
+
+/// `h` with the resolution, zero bucket and bounds of `layout`, which are no finer.
+fn aligned(h: &Histogram, layout: &Histogram) -> Histogram {
+    if h.has_custom_bounds() {
+        return match h.custom_bounds == layout.custom_bounds {
+            true => h.clone(),
+            false => at_bounds(h, &layout.custom_bounds),
+        };
+    }
+    let mut aligned = h.at_schema(layout.schema);
+    if aligned.zero_threshold < layout.zero_threshold {
+        widen_zero_bucket(&mut aligned, layout.zero_threshold);
+    }
+    aligned
+}
+
+/// Whether `now` starts a new count after `before`. Custom bounds that differ are no reset
+/// by themselves: what lies between the bounds in common is compared.
+pub(crate) fn is_reset_after(now: &Histogram, before: &Histogram) -> bool {
+    let differ = now.has_custom_bounds()
+        && before.has_custom_bounds()
+        && now.custom_bounds != before.custom_bounds;
+    if !differ || now.reset_hint != ResetHint::Unknown {
+        return now.is_reset_after(before);
+    }
+    let bounds = shared_bounds(&now.custom_bounds, &before.custom_bounds);
+    at_bounds(now, &bounds).is_reset_after(&at_bounds(before, &bounds))
+}
+
 /// The hint of a combination, and whether the two contradict each other.
 fn joined_hint(a: ResetHint, b: ResetHint) -> (ResetHint, bool) {
     match (a, b) {
@@ -166,27 +258,15 @@ fn with_one_zero_bucket(mut a: Histogram, mut b: Histogram) -> (Histogram, Histo
         return (a, b);
     }
     while a.zero_threshold != b.zero_threshold {
-        let narrower = if a.zero_threshold < b.zero_threshold {
-            &mut a
+        let (narrow, threshold) = if a.zero_threshold < b.zero_threshold {
+            (&mut a, b.zero_threshold)
+        } else if b.zero_threshold < a.zero_threshold {
+            (&mut b, a.zero_threshold)
         } else {
-            &mut b
-        };
-        let wanted = narrower.zero_threshold;
-        let threshold = if wanted == a.zero_threshold {
-            b.zero_threshold
-        } else {
-            a.zero_threshold
-        };
-        let narrower = if wanted == a.zero_threshold {
-            &mut a
-        } else {
-            &mut b
-        };
-        if !(threshold > narrower.zero_threshold) {
             // NaN thresholds never agree.
-            return (a, b);
-        }
-        widen_zero_bucket(narrower, threshold);
+            break;
+        };
+        widen_zero_bucket(narrow, threshold);
     }
     (a, b)
 }

@@ -225,7 +225,17 @@ pub(crate) fn trim(h: &Histogram, cut: f64, keep_below: bool) -> Histogram {
     let keep = |buckets: &Buckets, negative: bool, left: &mut Trimmed| {
         let mut kept = Vec::with_capacity(buckets.len());
         for (index, count) in buckets.iter() {
-            let rest = part(one_bucket(h, index, count, negative));
+            let bucket = one_bucket(h, index, count, negative);
+            // The lowest custom bucket counts from 0, but holds whatever is below it too.
+            let reaches_below = h.has_custom_bounds() && index <= 0 && bucket.lower == 0.0;
+            let rest = if reaches_below && !keep_below && cut < 0.0 && cut.is_finite() {
+                Bucket {
+                    count: 0.0,
+                    ..bucket
+                }
+            } else {
+                part(bucket)
+            };
             left.add(count, rest);
             if rest.count != 0.0 {
                 kept.push((index, rest.count));
@@ -307,53 +317,47 @@ fn zero_bucket(h: &Histogram) -> Bucket {
     }
 }
 
+/// What is left of a bucket. An open one is not divided: it stays whole with the cut as its
+/// bound where its open side is kept, and goes where it is cut off.
 fn keep_part(bucket: Bucket, cut: f64, keep_below: bool) -> Bucket {
     let nothing = Bucket {
         count: 0.0,
         ..bucket
     };
-    if bucket.count == 0.0 {
-        return nothing;
-    }
-    if keep_below {
-        if bucket.upper <= cut {
-            return bucket;
-        }
-        if bucket.lower >= cut {
-            return nothing;
-        }
-        if !bucket.lower.is_finite() {
-            return nothing;
-        }
-        let share = if bucket.upper.is_finite() {
-            bucket.share_below(cut)
-        } else {
-            0.0
-        };
-        return Bucket {
-            upper: cut,
-            count: bucket.count * share,
-            ..bucket
-        };
-    }
-    if bucket.lower >= cut {
-        return bucket;
-    }
-    if bucket.upper <= cut {
-        return nothing;
-    }
-    if !bucket.upper.is_finite() {
-        return bucket;
-    }
-    let share = if bucket.lower.is_finite() {
-        1.0 - bucket.share_below(cut)
+    let (inside, outside) = if keep_below {
+        (bucket.upper <= cut, bucket.lower >= cut)
     } else {
-        1.0
+        (bucket.lower >= cut, bucket.upper <= cut)
     };
-    Bucket {
-        lower: cut,
-        count: bucket.count * share,
-        ..bucket
+    // Outside first: nothing lies beyond an infinite cut, not even a bucket that ends there.
+    if outside || bucket.count == 0.0 {
+        return nothing;
+    }
+    if inside {
+        return bucket;
+    }
+    let open_below = bucket.lower == f64::NEG_INFINITY;
+    let open_above = bucket.upper == f64::INFINITY;
+    let share = match (open_below, open_above) {
+        (false, false) if keep_below => bucket.share_below(cut),
+        (false, false) => 1.0 - bucket.share_below(cut),
+        (true, false) if keep_below => 1.0,
+        (false, true) if !keep_below => 1.0,
+        _ => return nothing,
+    };
+    let count = bucket.count * share;
+    if keep_below {
+        Bucket {
+            upper: cut,
+            count,
+            ..bucket
+        }
+    } else {
+        Bucket {
+            lower: cut,
+            count,
+            ..bucket
+        }
     }
 }
 
@@ -363,6 +367,15 @@ pub(crate) fn go_float(value: f64) -> String {
         return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
     }
     value.to_string()
+}
+
+/// A quantile as a label value: whole numbers keep one decimal.
+pub(crate) fn quantile_label(q: f64) -> String {
+    if q.is_finite() && q.fract() == 0.0 {
+        format!("{q:.1}")
+    } else {
+        go_float(q)
+    }
 }
 
 /// A value as `count_values` writes it into a label.

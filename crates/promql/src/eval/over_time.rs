@@ -3,7 +3,7 @@
 //! Those that only make sense for numbers ignore histograms and say so where a window has
 //! both; those that make sense for both refuse a mix.
 
-use slogate_series::{Histogram, ResetHint, Value};
+use slogate_series::Value;
 
 use crate::ast::Span;
 use crate::eval::annotation::Annotations;
@@ -60,7 +60,7 @@ pub(crate) fn sum_or_mean(
         }));
     }
     let histograms = window.histograms.iter().map(|p| p.value.as_ref());
-    let Some(total) = total(histograms, is_mean) else {
+    let Some(total) = histogram::total(histograms, is_mean) else {
         let name = window.metric_name();
         notes.warn(
             span,
@@ -78,43 +78,6 @@ pub(crate) fn sum_or_mean(
         notes.info(span, histogram::reconciled_message("aggregation"));
     }
     Some(Value::Histogram(total.histogram.compact().into()))
-}
-
-/// The sum or the mean of at least one histogram; `None` for none or incompatible ones.
-pub(crate) fn total<'a>(
-    histograms: impl IntoIterator<Item = &'a Histogram>,
-    is_mean: bool,
-) -> Option<histogram::Combined> {
-    let mut histograms = histograms.into_iter();
-    let first = histograms.next()?.clone();
-    let (mut seen_reset, mut seen_no_reset) = hint_flags(&first);
-    let mut total = histogram::Combined {
-        histogram: first,
-        hints_collide: false,
-        reconciled: false,
-    };
-    let mut count = 1.0;
-    for next in histograms {
-        let (reset, no_reset) = hint_flags(next);
-        seen_reset |= reset;
-        seen_no_reset |= no_reset;
-        let sum = histogram::add(&total.histogram, next)?;
-        total.reconciled |= sum.reconciled;
-        total.histogram = sum.histogram;
-        count += 1.0;
-    }
-    total.hints_collide = seen_reset && seen_no_reset;
-    if is_mean && count > 1.0 {
-        total.histogram = histogram::divide(&total.histogram, count);
-    }
-    Some(total)
-}
-
-fn hint_flags(h: &Histogram) -> (bool, bool) {
-    (
-        h.reset_hint == ResetHint::Reset,
-        h.reset_hint == ResetHint::NotReset,
-    )
 }
 
 pub(crate) fn min(points: &[FloatPoint]) -> f64 {
@@ -155,6 +118,9 @@ pub(crate) fn variance(points: &[FloatPoint]) -> f64 {
 /// The median distance from the median.
 pub(crate) fn median_absolute_deviation(points: &[FloatPoint]) -> f64 {
     let values: Vec<f64> = points.iter().map(|p| p.value).collect();
+    if values.iter().any(|value| value.is_nan()) {
+        return f64::NAN;
+    }
     let median = aggregate::quantile(0.5, values.clone());
     aggregate::quantile(
         0.5,

@@ -192,7 +192,7 @@ fn counted_change(
         );
     }
     // A first sample from before a reset counts for nothing, whatever its buckets are.
-    let skip_first = kind.is_counter && second.value.is_reset_after(&first.value);
+    let skip_first = kind.is_counter && histogram::is_reset_after(&second.value, &first.value);
     let counted = points.get(usize::from(skip_first)..)?;
     let custom = last.value.has_custom_bounds();
     if counted
@@ -219,7 +219,7 @@ fn counted_change(
     if kind.is_counter {
         for pair in counted.windows(2) {
             if let [before, now] = pair
-                && now.value.is_reset_after(&before.value)
+                && histogram::is_reset_after(&now.value, &before.value)
             {
                 let sum = histogram::add(&change, &before.value)?;
                 change = sum.histogram;
@@ -301,7 +301,7 @@ fn histogram_step(
             format!("this native histogram metric is not a gauge: {name:?}"),
         );
     }
-    let mut change = if is_rate && now.is_reset_after(before) {
+    let mut change = if is_rate && histogram::is_reset_after(now, before) {
         now.as_ref().clone()
     } else {
         let Some(difference) = histogram::sub(now, before) else {
@@ -342,7 +342,7 @@ fn last_two(window: &Window<'_>) -> Option<((i64, Value), (i64, Value))> {
 pub(crate) fn resets(window: &Window<'_>) -> f64 {
     count_steps(window, |before, now| match (before, now) {
         (Value::Float(before), Value::Float(now)) => now < before,
-        (Value::Histogram(before), Value::Histogram(now)) => now.is_reset_after(before),
+        (Value::Histogram(before), Value::Histogram(now)) => histogram::is_reset_after(now, before),
         _ => true,
     })
 }

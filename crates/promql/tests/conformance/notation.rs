@@ -20,13 +20,20 @@ pub(crate) fn duration_ms(text: &str) -> Option<i64> {
     if text == "0" {
         return Some(0);
     }
-    let units = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+    let units = [
+        ("ms", 1),
+        ("s", 1000),
+        ("m", 60_000),
+        ("h", 3_600_000),
+        ("d", 86_400_000),
+    ];
     let more = [("w", 604_800_000), ("y", 31_536_000_000)];
     let (mut rest, mut total) = (text, 0i64);
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
-        let letters =
-            rest[digits..].find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len() - digits);
+        let letters = rest[digits..]
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(rest.len() - digits);
         let unit = &rest[digits..digits + letters];
         let (_, ms) = units.iter().chain(&more).find(|(name, _)| *name == unit)?;
         total += rest[..digits].parse::<i64>().ok()? * ms;
@@ -37,19 +44,19 @@ pub(crate) fn duration_ms(text: &str) -> Option<i64> {
 
 pub(crate) fn number(text: &str) -> Option<f64> {
     let text = text.trim();
-    if let Some(hex) = text.strip_prefix("0x") {
-        return i64::from_str_radix(hex, 16).ok().map(|value| value as f64);
-    }
-    let starts = |c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.' | 'i' | 'I' | 'n' | 'N');
-    text.starts_with(starts).then(|| text.parse().ok()).flatten()
+    let starts =
+        |c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.' | 'i' | 'I' | 'n' | 'N');
+    text.starts_with(starts)
+        .then(|| text.parse().ok())
+        .flatten()
 }
 
 /// The labels at the front of a line, and the rest.
 pub(crate) fn metric(line: &str) -> Option<(Labels, &str)> {
     let line = line.trim();
-    let name_end =
-        line.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | ':')))
-            .unwrap_or(line.len());
+    let name_end = line
+        .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | ':')))
+        .unwrap_or(line.len());
     let mut builder = Labels::empty().to_builder();
     if name_end > 0 {
         builder.set("__name__", &line[..name_end]);
@@ -137,17 +144,24 @@ pub(crate) fn sequence(text: &str) -> Option<Vec<Option<Item>>> {
 }
 
 fn float_item(item: &str, values: &mut Vec<Option<Item>>) -> Option<()> {
-    let float = |value: f64| Some(Item { value: Value::Float(value), has_hint: false });
+    let float = |value: f64| {
+        Some(Item {
+            value: Value::Float(value),
+            has_hint: false,
+        })
+    };
     if item == "stale" {
         values.push(float(stale_nan()));
         return Some(());
     }
     if let Some(count) = item.strip_prefix('_') {
-        let count = count.strip_prefix('x').map_or(Some(1), |count| count.parse().ok())?;
+        let count = count
+            .strip_prefix('x')
+            .map_or(Some(1), |count| count.parse().ok())?;
         values.extend(std::iter::repeat_n(None, count));
         return Some(());
     }
-    let (body, times) = match item.rsplit_once('x').filter(|(body, _)| !matches!(*body, "0" | "+0" | "-0")) {
+    let (body, times) = match item.rsplit_once('x') {
         Some((body, times)) => (body, times.parse::<usize>().ok()?),
         None => (item, 0),
     };
@@ -188,7 +202,10 @@ fn histogram_item(item: &str, values: &mut Vec<Option<Item>>) -> Option<()> {
         values.push(Some(Item { value, has_hint }));
         if let Some(step) = &step {
             let hint = current.reset_hint;
-            current = Histogram { reset_hint: hint, ..current.add(step).compact() };
+            current = Histogram {
+                reset_hint: hint,
+                ..current.add(step).compact()
+            };
         }
     }
     Some(())
@@ -210,7 +227,11 @@ fn histogram(text: &str) -> Option<(Histogram, bool)> {
         };
         let value = &after[..end];
         let list = || -> Option<Vec<f64>> {
-            value.trim_matches(['[', ']']).split_whitespace().map(number).collect()
+            value
+                .trim_matches(['[', ']'])
+                .split_whitespace()
+                .map(number)
+                .collect()
         };
         match key {
             "schema" => h.schema = value.parse().ok()?,
@@ -257,7 +278,11 @@ pub(crate) fn start_times(text: &str) -> Option<Vec<Option<i64>>> {
             times.extend(std::iter::repeat_n(None, count.max(1)));
             continue;
         }
-        let at = body.char_indices().skip(1).find(|(_, c)| matches!(c, '+' | '-')).map(|(i, _)| i);
+        let at = body
+            .char_indices()
+            .skip(1)
+            .find(|(_, c)| matches!(c, '+' | '-'))
+            .map(|(i, _)| i);
         let (mut value, step) = match at {
             Some(at) => (signed(&body[..at])?, signed(&body[at..])?),
             None => (signed(body)?, 0),
@@ -277,8 +302,16 @@ pub(crate) fn samples(
 ) -> Vec<Sample> {
     let sample = |(at, item): (usize, &Option<Item>)| {
         let t_ms = at as i64 * interval_ms;
-        let start_ms = starts.get(at).copied().flatten().map_or(0, |relative| t_ms + relative);
-        item.as_ref().map(|item| Sample { t_ms, start_ms, value: item.value.clone() })
+        let start_ms = starts
+            .get(at)
+            .copied()
+            .flatten()
+            .map_or(0, |relative| t_ms + relative);
+        item.as_ref().map(|item| Sample {
+            t_ms,
+            start_ms,
+            value: item.value.clone(),
+        })
     };
     values.iter().enumerate().filter_map(sample).collect()
 }

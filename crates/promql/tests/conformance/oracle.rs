@@ -22,9 +22,19 @@ fn queries() -> Vec<(String, bool)> {
 
 /// Features of Prometheus that are behind a flag there and that this parser does not have.
 fn is_left_out(query: &str) -> bool {
-    let words = ["anchored", "smoothed", "fill", "fill_left", "fill_right", "info", "start_timestamp"];
+    let words = [
+        "anchored",
+        "smoothed",
+        "fill",
+        "fill_left",
+        "fill_right",
+        "info",
+        "start_timestamp",
+    ];
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    query.split(|c| !is_word(c)).any(|word| words.contains(&word))
+    query
+        .split(|c| !is_word(c))
+        .any(|word| words.contains(&word))
 }
 
 #[test]
@@ -37,7 +47,11 @@ fn every_query_of_the_scripts_parses_and_prints_back() {
                 let printed = expr.to_string();
                 let again = parse_with(&printed, EXPERIMENTAL)
                     .unwrap_or_else(|e| panic!("{query} printed as\n{}", e.render(&printed)));
-                assert_eq!(without_places(&again), without_places(&expr), "{query} / {printed}");
+                assert_eq!(
+                    without_places(&again),
+                    without_places(&expr),
+                    "{query} / {printed}"
+                );
             }
             Err(error) if !fails && !is_left_out(query) => refused.push(error.render(query)),
             Err(_) => {}
@@ -51,8 +65,10 @@ fn every_query_of_the_scripts_parses_and_prints_back() {
 fn the_other_parser_agrees_on_stable_queries() {
     let mut disagreements = Vec::new();
     for (query, _) in queries() {
-        let (ours, theirs) =
-            (parse_with(&query, ParseOptions::default()), promql_parser::parser::parse(&query));
+        let (ours, theirs) = (
+            parse_with(&query, ParseOptions::default()),
+            promql_parser::parser::parse(&query),
+        );
         // It lacks duration arithmetic, trim operators and underscores in numbers, and has
         // experimental functions on. Label values here are UTF-8, so escapes such as `\xff` are
         // refused.

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use slogate_promql::ast::{AtModifier, Expr, ExprKind};
 use slogate_promql::{
     AnnotationLevel, Engine, EvalError, ParseOptions, QueryResult, QueryValue, parse_with, position,
 };
-use slogate_series::{Buckets, Histogram, Labels, Sample, Series, Value, is_stale};
+use slogate_series::{Buckets, Histogram, Labels, ResetHint, Sample, Series, Value, is_stale};
 
 use crate::notation::{Expected, Item};
 use crate::script::{self, CommandKind, Eval, ExpectedValue, When};
@@ -27,7 +28,9 @@ const PASSED_MIN: usize = 1;
 
 #[test]
 fn prometheus_test_scripts() {
-    let Some(scripts) = crate::scripts() else { return };
+    let Some(scripts) = crate::scripts() else {
+        return;
+    };
     let (mut table, mut details) = (String::new(), String::new());
     let (mut all, mut passed) = (0, 0);
     let wanted = std::env::var("SLOGATE_CONFORMANCE_FILE").unwrap_or_default();
@@ -43,13 +46,20 @@ fn prometheus_test_scripts() {
         );
         all += report.evals;
         passed += report.evals - report.failures.len();
-        for failure in report.failures.iter().take(if wanted.is_empty() { 3 } else { 1000 }) {
+        for failure in report
+            .failures
+            .iter()
+            .take(if wanted.is_empty() { 3 } else { 1000 })
+        {
             let _ = writeln!(details, "{name}:{failure}");
         }
     }
     println!("{details}\n{table}\n{passed} of {all} evaluations pass");
     if wanted.is_empty() {
-        assert!(passed >= PASSED_MIN, "{passed} pass, {PASSED_MIN} did before");
+        assert!(
+            passed >= PASSED_MIN,
+            "{passed} pass, {PASSED_MIN} did before"
+        );
     }
 }
 
@@ -80,13 +90,18 @@ fn run_script(text: &str) -> Report {
                 report.evals += 1;
                 if let Err(why) = run_eval(&eval, &store) {
                     let line = command.line;
-                    report.failures.push(format!("{line}: {}\n    {why}", eval.query));
+                    report
+                        .failures
+                        .push(format!("{line}: {}\n    {why}", eval.query));
                 }
             }
             CommandKind::Unknown(block) => {
                 report.unread += 1;
                 let line = command.line;
-                println!("not read, line {line}: {}", block.lines().next().unwrap_or_default());
+                println!(
+                    "not read, line {line}: {}",
+                    block.lines().next().unwrap_or_default()
+                );
             }
         }
     }
@@ -94,16 +109,46 @@ fn run_script(text: &str) -> Report {
 }
 
 fn append(store: &mut Vec<Series>, series: Series) {
-    match store.iter_mut().find(|earlier| earlier.labels == series.labels) {
-        Some(earlier) => {
-            let mut by_time: BTreeMap<i64, Sample> =
-                earlier.samples.drain(..).map(|s| (s.t_ms, s)).collect();
-            for sample in series.samples {
-                by_time.entry(sample.t_ms).or_insert(sample);
-            }
-            earlier.samples = by_time.into_values().collect();
+    let at = store
+        .iter()
+        .position(|earlier| earlier.labels == series.labels);
+    let mut samples = at.map(|at| store.remove(at).samples).unwrap_or_default();
+    let mut by_time: BTreeMap<i64, Sample> = samples.drain(..).map(|s| (s.t_ms, s)).collect();
+    for sample in series.samples {
+        by_time.entry(sample.t_ms).or_insert(sample);
+    }
+    let mut samples: Vec<Sample> = by_time.into_values().collect();
+    note_resets(&mut samples);
+    store.push(Series {
+        labels: series.labels,
+        samples,
+    });
+}
+
+/// Prometheus's store knows of neighbouring histograms whether there is a reset between them.
+fn note_resets(samples: &mut [Sample]) {
+    let mut previous: Option<Arc<Histogram>> = None;
+    for sample in samples {
+        let Value::Histogram(h) = &sample.value else {
+            previous = None;
+            continue;
+        };
+        let mut hinted = h.as_ref().clone();
+        if hinted.reset_hint == ResetHint::Unknown
+            && let Some(previous) = &previous
+            && previous.reset_hint != ResetHint::Gauge
+            && previous.custom_bounds == h.custom_bounds
+        {
+            hinted.reset_hint = match h.is_reset_after(previous) {
+                true => ResetHint::Reset,
+                false => ResetHint::NotReset,
+            };
+        } else if hinted.reset_hint == ResetHint::NotReset && previous.is_none() {
+            hinted.reset_hint = ResetHint::Unknown;
         }
-        None => store.push(series),
+        let hinted = Arc::new(hinted);
+        previous = Some(hinted.clone());
+        sample.value = Value::Histogram(hinted);
     }
 }
 
@@ -118,7 +163,9 @@ fn classic_to_native(series: &[Series]) -> Vec<Series> {
     let mut found: BTreeMap<Labels, BTreeMap<i64, Classic>> = BTreeMap::new();
     for one in series {
         let name = one.labels.metric_name().unwrap_or_default();
-        let part = ["_bucket", "_count", "_sum"].into_iter().find(|s| name.ends_with(s));
+        let part = ["_bucket", "_count", "_sum"]
+            .into_iter()
+            .find(|s| name.ends_with(s));
         let Some(part) = part else { continue };
         let le = one.labels.get("le").and_then(|le| le.parse::<f64>().ok());
         if part == "_bucket" && le.is_none() {
@@ -128,7 +175,9 @@ fn classic_to_native(series: &[Series]) -> Vec<Series> {
         labels.set("__name__", &name[..name.len() - part.len()]);
         let times = found.entry(labels.build()).or_default();
         for sample in &one.samples {
-            let Value::Float(value) = sample.value else { continue };
+            let Value::Float(value) = sample.value else {
+                continue;
+            };
             if is_stale(value) {
                 continue;
             }
@@ -142,10 +191,18 @@ fn classic_to_native(series: &[Series]) -> Vec<Series> {
     }
     let native = |t_ms: i64, mut classic: Classic| {
         classic.buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let infinite = classic.buckets.last().filter(|b| b.0.is_infinite()).map(|b| b.1);
+        let infinite = classic
+            .buckets
+            .last()
+            .filter(|b| b.0.is_infinite())
+            .map(|b| b.1);
         let count = classic.count.or(infinite).unwrap_or(0.0);
-        let bounds: Vec<f64> =
-            classic.buckets.iter().map(|b| b.0).filter(|b| b.is_finite()).collect();
+        let bounds: Vec<f64> = classic
+            .buckets
+            .iter()
+            .map(|b| b.0)
+            .filter(|b| b.is_finite())
+            .collect();
         let mut below = 0.0;
         let mut counts = Vec::new();
         for (upper, cumulative) in &classic.buckets {
@@ -163,14 +220,21 @@ fn classic_to_native(series: &[Series]) -> Vec<Series> {
             custom_bounds: bounds.into(),
             ..Histogram::default()
         };
-        Sample { t_ms, start_ms: 0, value: Value::Histogram(h.into()) }
+        Sample {
+            t_ms,
+            start_ms: 0,
+            value: Value::Histogram(h.into()),
+        }
     };
     found
         .into_iter()
         .filter(|(_, times)| times.values().any(|classic| !classic.buckets.is_empty()))
         .map(|(labels, times)| Series {
             labels,
-            samples: times.into_iter().map(|(t_ms, classic)| native(t_ms, classic)).collect(),
+            samples: times
+                .into_iter()
+                .map(|(t_ms, classic)| native(t_ms, classic))
+                .collect(),
         })
         .collect()
 }
@@ -180,16 +244,20 @@ fn run_eval(eval: &Eval, store: &Vec<Series>) -> Result<(), String> {
     let expects_failure = eval.expects.iter().find(|e| e.what == "fail");
     let result = match eval.when {
         When::Instant(at_ms) => engine.instant(eval.query.as_str(), store, at_ms),
-        When::Range { start_ms, end_ms, step_ms } => {
-            engine.range(eval.query.as_str(), store, start_ms, end_ms, step_ms)
-        }
+        When::Range {
+            start_ms,
+            end_ms,
+            step_ms,
+        } => engine.range(eval.query.as_str(), store, start_ms, end_ms, step_ms),
     };
     if let Some(expect) = expects_failure {
-        let Err(error) = result else { return Err("succeeds, but must fail".to_owned()) };
+        let Err(error) = result else {
+            return Err("succeeds, but must fail".to_owned());
+        };
         return match &expect.message {
-            Some(message) if *message != error.to_string() => {
-                Err(format!("fails with\n    {error}\n    instead of\n    {message}"))
-            }
+            Some(message) if *message != error.to_string() => Err(format!(
+                "fails with\n    {error}\n    instead of\n    {message}"
+            )),
             _ => Ok(()),
         };
     }
@@ -222,13 +290,24 @@ fn check_again(
     for (query, time_ms) in queries {
         let result = engine.instant(query.as_str(), store, time_ms);
         let result = result.map_err(|error| format!("as {query} at {time_ms} fails: {error}"))?;
-        check_value(eval, &result.value).map_err(|why| format!("as {query} at {time_ms}: {why}"))?;
-        let plain = matches!(eval.value, ExpectedValue::Series(_) | ExpectedValue::Scalar(_));
+        check_value(eval, &result.value)
+            .map_err(|why| format!("as {query} at {time_ms}: {why}"))?;
+        let plain = matches!(
+            eval.value,
+            ExpectedValue::Series(_) | ExpectedValue::Scalar(_)
+        );
         if !plain || range_differs.iter().any(|text| eval.query.contains(text)) {
             continue;
         }
-        let result = engine.range(query.as_str(), store, time_ms - 60_000, time_ms + 60_000, 60_000);
-        let result = result.map_err(|error| format!("as range of {query} at {time_ms}: {error}"))?;
+        let result = engine.range(
+            query.as_str(),
+            store,
+            time_ms - 60_000,
+            time_ms + 60_000,
+            60_000,
+        );
+        let result =
+            result.map_err(|error| format!("as range of {query} at {time_ms}: {error}"))?;
         check_middle(eval, &result, time_ms)
             .map_err(|why| format!("as range of {query} around {time_ms}: {why}"))?;
     }
@@ -237,7 +316,9 @@ fn check_again(
 
 /// Compares one step of a range result with what an instant query must give.
 fn check_middle(eval: &Eval, result: &QueryResult, time_ms: i64) -> Result<(), String> {
-    let QueryValue::Matrix(series) = &result.value else { return Err("is no matrix".to_owned()) };
+    let QueryValue::Matrix(series) = &result.value else {
+        return Err("is no matrix".to_owned());
+    };
     let mut elements = Vec::new();
     for one in series {
         for sample in one.samples.iter().filter(|sample| sample.t_ms == time_ms) {
@@ -278,7 +359,10 @@ fn pin(expr: &mut Expr, at_ms: i64) -> bool {
         ExprKind::Paren(inner) => pin(inner, at_ms),
         ExprKind::Binary(binary) => pin(&mut binary.lhs, at_ms) & pin(&mut binary.rhs, at_ms),
         ExprKind::Aggregate(aggregate) => {
-            let param = aggregate.param.as_mut().is_none_or(|param| pin(param, at_ms));
+            let param = aggregate
+                .param
+                .as_mut()
+                .is_none_or(|param| pin(param, at_ms));
             pin(&mut aggregate.expr, at_ms) & param
         }
         ExprKind::Call(call) => {
@@ -292,12 +376,26 @@ fn pin(expr: &mut Expr, at_ms: i64) -> bool {
 }
 
 const TIME_FUNCTIONS: [&str; 15] = [
-    "day_of_month", "day_of_week", "day_of_year", "days_in_month", "hour", "minute", "month",
-    "predict_linear", "time", "timestamp", "year", "start", "end", "step", "range",
+    "day_of_month",
+    "day_of_week",
+    "day_of_year",
+    "days_in_month",
+    "hour",
+    "minute",
+    "month",
+    "predict_linear",
+    "time",
+    "timestamp",
+    "year",
+    "start",
+    "end",
+    "step",
+    "range",
 ];
 
 fn has_time_function(expr: &Expr) -> bool {
-    let here = matches!(&expr.kind, ExprKind::Call(call) if TIME_FUNCTIONS.contains(&call.function.name));
+    let here =
+        matches!(&expr.kind, ExprKind::Call(call) if TIME_FUNCTIONS.contains(&call.function.name));
     here || expr.children().into_iter().any(has_time_function)
 }
 
@@ -343,19 +441,30 @@ fn check_value(eval: &Eval, value: &QueryValue) -> Result<(), String> {
         }
         (ExpectedValue::String(expected), QueryValue::String(got)) if expected == got => Ok(()),
         (ExpectedValue::Series(expected), QueryValue::Vector(got)) => {
-            let got: Vec<_> = got.iter().map(|sample| (&sample.labels, &sample.value)).collect();
+            let got: Vec<_> = got
+                .iter()
+                .map(|sample| (&sample.labels, &sample.value))
+                .collect();
             let ordered = eval.expects.iter().any(|e| e.what == "ordered");
             compare_elements(expected, &got, ordered)
         }
         (ExpectedValue::Series(expected), QueryValue::Matrix(got)) => {
-            let When::Range { start_ms, step_ms, .. } = eval.when else {
+            let When::Range {
+                start_ms, step_ms, ..
+            } = eval.when
+            else {
                 return Err("is a range vector".to_owned());
             };
             compare_matrix(expected, got, start_ms, step_ms)
         }
-        (ExpectedValue::RangeVector { start_ms, step_ms, series }, QueryValue::Matrix(got)) => {
-            compare_matrix(series, got, *start_ms, *step_ms)
-        }
+        (
+            ExpectedValue::RangeVector {
+                start_ms,
+                step_ms,
+                series,
+            },
+            QueryValue::Matrix(got),
+        ) => compare_matrix(series, got, *start_ms, *step_ms),
         (expected, got) => Err(format!("is {got:?}\n    instead of {expected:?}")),
     }
 }
@@ -367,17 +476,27 @@ fn compare_elements(
 ) -> Result<(), String> {
     if got.len() != expected.len() {
         let expected: Vec<_> = expected.iter().map(|e| &e.labels).collect();
-        return Err(format!("has {} elements: {got:?}\n    instead of {expected:?}", got.len()));
+        return Err(format!(
+            "has {} elements: {got:?}\n    instead of {expected:?}",
+            got.len()
+        ));
     }
     for (at, expected) in expected.iter().enumerate() {
-        let found = got.iter().position(|(labels, _)| **labels == expected.labels);
+        let found = got
+            .iter()
+            .position(|(labels, _)| **labels == expected.labels);
         let Some(found) = found else {
             return Err(format!("lacks {} among {got:?}", expected.labels));
         };
         if ordered && found != at {
-            return Err(format!("has {} at place {found}, not {at}", expected.labels));
+            return Err(format!(
+                "has {} at place {found}, not {at}",
+                expected.labels
+            ));
         }
-        let Some(Some(item)) = expected.values.first() else { continue };
+        let Some(Some(item)) = expected.values.first() else {
+            continue;
+        };
         if !same_value(item, got[found].1) {
             return Err(format!(
                 "gives {} = {:?}\n    instead of {:?}",
@@ -394,10 +513,17 @@ fn compare_matrix(
     start_ms: i64,
     step_ms: i64,
 ) -> Result<(), String> {
-    let expected: Vec<_> = expected.iter().filter(|e| e.values.iter().any(Option::is_some)).collect();
+    let expected: Vec<_> = expected
+        .iter()
+        .filter(|e| e.values.iter().any(Option::is_some))
+        .collect();
     if expected.len() != got.len() {
         let names: Vec<_> = got.iter().map(|series| &series.labels).collect();
-        return Err(format!("has {} series: {names:?} instead of {}", got.len(), expected.len()));
+        return Err(format!(
+            "has {} series: {names:?} instead of {}",
+            got.len(),
+            expected.len()
+        ));
     }
     for expected in expected {
         let Some(series) = got.iter().find(|series| series.labels == expected.labels) else {
@@ -432,7 +558,10 @@ fn same_value(expected: &Item, got: &Value) -> bool {
             let bounds = |h: &Histogram| h.custom_bounds.to_vec();
             a.schema == b.schema
                 && (!expected.has_hint || a.reset_hint == b.reset_hint)
-                && floats(a).iter().zip(floats(b)).all(|(a, b)| same_float(*a, b))
+                && floats(a)
+                    .iter()
+                    .zip(floats(b))
+                    .all(|(a, b)| same_float(*a, b))
                 && same_buckets(&a.positive, &b.positive)
                 && same_buckets(&a.negative, &b.negative)
                 && bounds(a) == bounds(b)
@@ -443,7 +572,10 @@ fn same_value(expected: &Item, got: &Value) -> bool {
 
 fn same_buckets(a: &Buckets, b: &Buckets) -> bool {
     let (a, b) = (a.clone().compact(), b.clone().compact());
-    a.len() == b.len() && a.iter().zip(b.iter()).all(|(a, b)| a.0 == b.0 && same_float(a.1, b.1))
+    a.len() == b.len()
+        && a.iter()
+            .zip(b.iter())
+            .all(|(a, b)| a.0 == b.0 && same_float(a.1, b.1))
 }
 
 fn same_float(a: f64, b: f64) -> bool {
@@ -464,7 +596,10 @@ fn same_float(a: f64, b: f64) -> bool {
 fn a_script_that_must_fail_is_seen_to_fail() {
     let script = "load 1m\n  x 1 2\n\neval instant at 1m x\n  x 3\n\neval instant at 1m x\n  x 2\n";
     let report = run_script(script);
-    assert_eq!((report.evals, report.failures.len(), report.unread), (2, 1, 0));
+    assert_eq!(
+        (report.evals, report.failures.len(), report.unread),
+        (2, 1, 0)
+    );
     let error: Result<_, EvalError> = engine().instant("x[", &Vec::<Series>::new(), 0);
     assert!(matches!(error, Err(EvalError::Parse(_))));
 }

@@ -12,7 +12,10 @@ pub(crate) struct Command {
 
 pub(crate) enum CommandKind {
     Clear,
-    Load { series: Vec<Series>, with_nhcb: bool },
+    Load {
+        series: Vec<Series>,
+        with_nhcb: bool,
+    },
     Eval(Box<Eval>),
     /// Something this reader does not know.
     Unknown(String),
@@ -21,7 +24,11 @@ pub(crate) enum CommandKind {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum When {
     Instant(i64),
-    Range { start_ms: i64, end_ms: i64, step_ms: i64 },
+    Range {
+        start_ms: i64,
+        end_ms: i64,
+        step_ms: i64,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -46,7 +53,11 @@ pub(crate) enum ExpectedValue {
     String(String),
     Series(Vec<Expected>),
     /// A range vector whose samples lie at start, start + step, …
-    RangeVector { start_ms: i64, step_ms: i64, series: Vec<Expected> },
+    RangeVector {
+        start_ms: i64,
+        step_ms: i64,
+        series: Vec<Expected>,
+    },
 }
 
 pub(crate) fn parse(text: &str) -> Vec<Command> {
@@ -63,15 +74,28 @@ pub(crate) fn parse(text: &str) -> Vec<Command> {
             continue;
         }
         let line = at + 1;
-        let first = lines[at].split_whitespace().next().unwrap_or_default().to_lowercase();
+        let first = lines[at]
+            .split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .to_lowercase();
         if first == "clear" {
-            commands.push(Command { line, kind: CommandKind::Clear });
+            commands.push(Command {
+                line,
+                kind: CommandKind::Clear,
+            });
             at += 1;
             continue;
         }
-        let end = (at..lines.len()).find(|i| lines[*i].is_empty()).unwrap_or(lines.len());
+        let end = (at..lines.len())
+            .find(|i| lines[*i].is_empty())
+            .unwrap_or(lines.len());
         let block = &lines[at..end];
-        let kind = if first.starts_with("load") { load(block) } else { eval(block) };
+        let kind = if first.starts_with("load") {
+            load(block)
+        } else {
+            eval(block)
+        };
         let kind = kind.unwrap_or_else(|| CommandKind::Unknown(block.join("\n")));
         commands.push(Command { line, kind });
         at = end;
@@ -95,7 +119,10 @@ fn load(block: &[&str]) -> Option<CommandKind> {
         series.retain(|earlier| earlier.labels != labels);
         series.push(Series { labels, samples });
     }
-    Some(CommandKind::Load { series, with_nhcb: command.ends_with("_with_nhcb") })
+    Some(CommandKind::Load {
+        series,
+        with_nhcb: command.ends_with("_with_nhcb"),
+    })
 }
 
 fn eval(block: &[&str]) -> Option<CommandKind> {
@@ -109,10 +136,16 @@ fn eval(block: &[&str]) -> Option<CommandKind> {
         "instant" => When::Instant(0),
         "range" => {
             let mut named = |name: &str| {
-                (words.next()? == name).then(|| notation::duration_ms(words.next()?)).flatten()
+                (words.next()? == name)
+                    .then(|| notation::duration_ms(words.next()?))
+                    .flatten()
             };
             let (start_ms, end_ms, step_ms) = (named("from")?, named("to")?, named("step")?);
-            When::Range { start_ms, end_ms, step_ms }
+            When::Range {
+                start_ms,
+                end_ms,
+                step_ms,
+            }
         }
         _ => return None,
     };
@@ -123,7 +156,10 @@ fn eval(block: &[&str]) -> Option<CommandKind> {
         value: ExpectedValue::Series(Vec::new()),
     };
     if let Some(legacy) = command.strip_prefix("eval_") {
-        eval.expects.push(Expect { what: legacy.to_owned(), message: None });
+        eval.expects.push(Expect {
+            what: legacy.to_owned(),
+            message: None,
+        });
     }
     for line in &block[1..] {
         eval_line(&mut eval, line)?;
@@ -156,8 +192,15 @@ fn eval_line(eval: &mut Eval, line: &str) -> Option<()> {
                 };
             }
             what => {
-                let message = words.0.trim().strip_prefix("msg:").map(|m| m.trim().to_owned());
-                eval.expects.push(Expect { what: what.to_owned(), message });
+                let message = words
+                    .0
+                    .trim()
+                    .strip_prefix("msg:")
+                    .map(|m| m.trim().to_owned());
+                eval.expects.push(Expect {
+                    what: what.to_owned(),
+                    message,
+                });
             }
         }
         return Some(());
@@ -170,7 +213,10 @@ fn eval_line(eval: &mut Eval, line: &str) -> Option<()> {
         return Some(());
     }
     let (labels, rest) = notation::metric(line)?;
-    let expected = Expected { labels, values: notation::sequence(rest)? };
+    let expected = Expected {
+        labels,
+        values: notation::sequence(rest)?,
+    };
     match &mut eval.value {
         ExpectedValue::Series(series) | ExpectedValue::RangeVector { series, .. } => {
             series.push(expected);
