@@ -184,15 +184,16 @@ impl Shard {
 
     fn take(&mut self, number: u32) -> Option<MemSeries> {
         let at = number.checked_sub(self.first)? / PAGE;
-        let slot = self.pages.get_mut(at as usize)?;
-        let page = slot.as_mut()?;
+        let is_newest = at as usize + 1 == self.pages.len();
+        let page = self.pages.get_mut(at as usize)?.as_mut()?;
         let series = page.slots.get_mut((number % PAGE) as usize)?.take()?;
         page.live -= 1;
         // The newest page stays: its free slots are the next to be filled.
-        if page.live == 0 && at as usize + 1 < self.pages.len() {
-            if let Some(slot) = self.pages.get_mut(at as usize) {
-                *slot = None;
-            }
+        if page.live == 0
+            && !is_newest
+            && let Some(slot) = self.pages.get_mut(at as usize)
+        {
+            *slot = None;
         }
         Some(series)
     }
