@@ -143,9 +143,10 @@ fn tolerance(check: &CompareCheck) -> String {
     let absolute = absolute
         .filter(|part| *part > 0.0)
         .map(|part| match check.sli {
-            CompareSli::ErrorRatio => {
-                format!("{} percentage points", percent(part).trim_end_matches(" %"))
-            }
+            CompareSli::ErrorRatio => match percent(part).trim_end_matches(" %") {
+                "1" => "1 percentage point".to_owned(),
+                points => format!("{points} percentage points"),
+            },
             CompareSli::Duration { .. } => seconds(part),
         });
     let relative = relative
@@ -214,5 +215,53 @@ Gate canary
     at least 95 % of traces have to say which version they are from
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn every_kind_of_check_and_standing_reads_aloud() {
+        let text = r#"
+apiVersion: slogate.dev/v1
+kind: Gate
+metadata: { name: other }
+spec:
+  match: { service: checkout, environment: "prod-*" }
+  warmUp: 0s
+  soak: 0s
+  onInconclusive: fail
+  checks:
+    - name: lag
+      required: false
+      query: |
+        max(lag{v="$version"})
+      atMost: 300ms
+    - name: jobs
+      critical: false
+      compare: { sli: requests.errorRatio, worseBy: { absolute: 1% }, spanKind: consumer, against: historical }
+    - name: tried
+      critical: false
+      required: false
+      coverage: { atLeast: 50%, signals: [traces, logs] }
+"#;
+        let gates = crate::policy::parse("a.yaml", text).unwrap();
+        let expected = "\
+Gate other
+  Guards service checkout in every environment named like prod-*.
+  All of the candidate's traffic is evidence; a pass may come at once.
+  What is undecided after 1h fails.
+  A version that is no worse than tolerated fails in at most 1 % of rollouts, over all checks and looks together;
+  one that is worse passes in at most 5 %.
+  Check lag (a fail fails the gate; a pass of the gate doesn't need it):
+    the answer to this query has to be at most 0.3:
+      max(lag{v=\"$version\"})
+    no answer, several, or one older than 5m: inconclusive
+  Check jobs (a pass of the gate needs it; a fail of it only prevents the pass):
+    compares the error ratio of consumer spans with that of the previous version's own history
+    tolerates at most 1 percentage point more
+    for example 2 % beside 1 %: shown to be above it fails, shown to be below it passes
+    a pass needs at least 50 of the candidate's requests
+  Check tried (shown only, decides nothing):
+    at least 50 % of traces and logs have to say which version they are from
+";
+        assert_eq!(explain(&gates[0]), expected);
     }
 }

@@ -146,7 +146,9 @@ impl<'n> Fields<'n> {
 
     /// Takes the field `name` if it is there.
     pub(super) fn take(&mut self, name: &'static str) -> Option<Field<'n>> {
-        self.known.push(name);
+        if !self.known.contains(&name) {
+            self.known.push(name);
+        }
         let at = self.entries.iter().position(|(key, _)| key.name == name)?;
         let (key, node) = self.entries.remove(at);
         Some(Field { key, node })
@@ -206,9 +208,10 @@ impl<'n> Fields<'n> {
                 );
                 continue;
             }
-            let label = match nearest(name, self.known.iter().copied()) {
-                Some(meant) => format!("did you mean `{meant}`?"),
-                None => "not known here".to_owned(),
+            let label = match (home(name), nearest(name, self.known.iter().copied())) {
+                (Some(home), _) => format!("belongs in {home}"),
+                (None, Some(meant)) => format!("did you mean `{meant}`?"),
+                (None, None) => "not known here".to_owned(),
             };
             let help = format!("{} takes {}", self.what, list(&self.known));
             let message = format!("unknown key {shown} in {}", self.what);
@@ -342,6 +345,23 @@ fn place_or<'n>(node: &'n Node, owner: &'n Range<usize>) -> &'n Range<usize> {
         Value::Null => owner,
         _ => &node.span,
     }
+}
+
+/// Where a key of the language belongs, for one that stands elsewhere.
+fn home(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "metadata" | "spec" => "the document itself",
+        "match" | "warmUp" | "soak" | "decideWithin" | "onInconclusive" | "falseAlarms"
+        | "falsePasses" | "checks" => "`spec`",
+        "service" | "environment" => "`match`",
+        "critical" | "required" | "weight" | "compare" | "query" | "coverage" => "a check",
+        "below" | "atMost" | "above" | "staleAfter" => "a check, beside `query`",
+        "atLeast" => "a check, beside `query`, or in `coverage`",
+        "sli" | "quantile" | "worseBy" | "minEvents" | "spanKind" | "against" => "`compare`",
+        "absolute" | "relative" => "`worseBy`",
+        "signals" => "`coverage`",
+        _ => return None,
+    })
 }
 
 /// A value in a message: short, on one line.
