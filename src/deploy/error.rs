@@ -86,8 +86,12 @@ impl EventErrors {
         self.errors.extend(other.errors.into_iter().take(room));
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.errors.is_empty()
+    /// What was read, if there was no mistake.
+    pub(super) fn into_result<T>(self, read: T) -> Result<T, EventErrors> {
+        match self.errors.is_empty() {
+            true => Ok(read),
+            false => Err(self),
+        }
     }
 }
 

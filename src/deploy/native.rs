@@ -13,7 +13,6 @@
 use serde_json::Value;
 
 use super::error::EventErrors;
-use super::fold::OBSERVER;
 use super::reader::{Reader, TEXT_MAX};
 use crate::ledger::Hash;
 use crate::ledger::canonical;
@@ -41,6 +40,8 @@ const FIELDS: [&str; 15] = [
 /// What an envelope around an event says of it, and takes precedence over the event.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Envelope {
+    /// Where the event stands in it.
+    pub(super) path: &'static str,
     pub(super) id: Option<String>,
     pub(super) source: Option<String>,
     pub(super) time_ms: Option<i64>,
@@ -56,17 +57,13 @@ pub(super) fn read(
     errors: &mut EventErrors,
 ) -> Option<Event> {
     let before = errors.errors.len();
-    let reader = Reader::new(value, Some(index), "", errors)?;
+    let reader = Reader::new(value, Some(index), envelope.path, errors)?;
     reader.refuse_unknown(errors, &FIELDS);
     let kind = envelope.kind.or_else(|| read_kind(&reader, errors));
     let service = reader.required("service", "the service's name", errors);
     let id = envelope.id.or_else(|| reader.name("id", errors));
     let source = envelope.source.or_else(|| reader.name("source", errors));
     let source = source.unwrap_or_else(|| "api".to_owned());
-    if source == OBSERVER {
-        let expected = "a name of the sender";
-        reader.refuse(errors, "source", expected, "slogate's own source");
-    }
     let time_ms = envelope
         .time_ms
         .or_else(|| reader.time("time", received_ms, errors));
