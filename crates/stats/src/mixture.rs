@@ -9,6 +9,13 @@
 //! rate is above 2 %. While rates are low both are the same process and the second
 //! costs nothing; at high rates it carries three quarters of the weight, and the first remains as
 //! the part that no sudden change of the baseline can mislead.
+//!
+//! **Changes that begin late.** While nothing is wrong the bets lose, and a change that begins in
+//! the second half of a rollout has to win that back first. On request a part of the stake is set
+//! aside and bet anew from every block `k` on, with weights `v_k` that sum to 1:
+//! `E_t = (1-m) E_{0→t} + m (Σ_{k≤t} v_k E_{k→t} + Σ_{k>t} v_k)`. What has not been bet yet counts as it is,
+//! so this is an e-process as well. `v_k = 1/ln(e+k-1) - 1/ln(e+k)` needs no horizon and falls hardly
+//! faster than `1/k`; the sum over `k` is one running product per tilt.
 
 use crate::kernel::CountBlock;
 use crate::kernel::Tolerance;
@@ -100,6 +107,30 @@ pub(crate) struct Mixture {
     rare: Vec<f64>,
     /// `None` until a block was judged by the common-event kernel.
     adaptive: Option<Vec<f64>>,
+    late: Option<Late>,
+}
+
+/// The part of the stake that is bet anew from every block on.
+#[derive(Clone, Debug)]
+struct Late {
+    weight: f64,
+    blocks: f64,
+    /// `ln Σ_k v_k Π_{b≥k} e_b(r_j)`.
+    sums: Vec<f64>,
+}
+
+impl Late {
+    /// The share of the weights `v` that belongs to blocks not seen yet.
+    fn reserve(&self) -> f64 {
+        1.0 / (std::f64::consts::E + self.blocks).ln()
+    }
+
+    /// Counts a block and gives the logarithm of its weight.
+    fn start_block(&mut self) -> f64 {
+        let before = self.reserve();
+        self.blocks += 1.0;
+        (before - self.reserve()).ln()
+    }
 }
 
 impl Mixture {
@@ -108,7 +139,17 @@ impl Mixture {
             grid,
             rare: vec![0.0; grid.tilts.len()],
             adaptive: None,
+            late: None,
         }
+    }
+
+    /// Sets `weight` of the stake aside for changes that begin from here on.
+    pub(crate) fn expect_late_onset(&mut self, weight: f64) {
+        self.late = Some(Late {
+            weight,
+            blocks: 0.0,
+            sums: vec![f64::NEG_INFINITY; self.grid.tilts.len()],
+        });
     }
 
     /// Multiplies in a block that both sides had requests in.
@@ -117,31 +158,40 @@ impl Mixture {
         if common && self.adaptive.is_none() {
             self.adaptive = Some(self.rare.clone());
         }
+        let late_weight = self.late.as_mut().map(Late::start_block);
         for (j, &tilt) in self.grid.tilts.iter().enumerate() {
             let tilt = setting.effective(tilt);
-            if tilt == 1.0 {
-                continue;
-            }
-            let gain = rare_log_e(block, setting.tolerance, tilt) / setting.dispersion;
-            self.rare[j] += gain;
-            let Some(adaptive) = &mut self.adaptive else {
-                continue;
-            };
-            adaptive[j] += if common {
-                common_log_e(block, setting.tolerance, setting.baseline_rate, tilt)
-                    / setting.dispersion
+            let rare = setting.gain(tilt, || rare_log_e(block, setting.tolerance, tilt));
+            let adaptive = if common {
+                let rate = setting.baseline_rate;
+                setting.gain(tilt, || common_log_e(block, setting.tolerance, rate, tilt))
             } else {
-                gain
+                rare
             };
+            self.rare[j] += rare;
+            if let Some(sums) = &mut self.adaptive {
+                sums[j] += adaptive;
+            }
+            if let (Some(late), Some(weight)) = (&mut self.late, late_weight) {
+                late.sums[j] = log_add_exp(late.sums[j], weight) + adaptive;
+            }
         }
     }
 
     /// The logarithm of the mixture's current e-value.
     pub(crate) fn log_e(&self) -> f64 {
-        self.log_e_after(1.0)
+        let early = self.log_e_after(1.0);
+        match &self.late {
+            None => early,
+            Some(late) => log_add_exp(
+                (1.0 - late.weight).ln() + early,
+                late.weight.ln()
+                    + log_add_exp(late.reserve().ln(), self.grid.log_mean(&late.sums, 1.0)),
+            ),
+        }
     }
 
-    /// What it would be had all that was seen been seen `times` over.
+    /// What it would be had all that was seen been seen `times` over, nothing set aside.
     pub(crate) fn log_e_after(&self, times: f64) -> f64 {
         let rare = self.grid.log_mean(&self.rare, times);
         match &self.adaptive {
@@ -161,6 +211,15 @@ impl Setting {
             tilt
         } else {
             (tilt * self.tilt_scale).max(1.0)
+        }
+    }
+
+    /// What a kernel adds, nothing where the tilt is none.
+    fn gain(&self, tilt: f64, kernel: impl FnOnce() -> f64) -> f64 {
+        if tilt == 1.0 {
+            0.0
+        } else {
+            kernel() / self.dispersion
         }
     }
 }
