@@ -216,12 +216,18 @@ impl Daemon {
         self.listeners.close();
         // The listeners keep to the same bound; a second more tells a hanging one from a slow one.
         let bound = self.grace + Duration::from_secs(1);
-        if tokio::time::timeout(bound, self.listeners.wait()).await.is_err() {
+        if tokio::time::timeout(bound, self.listeners.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!("listeners did not drain in time");
         }
         self.stop_working.cancel();
         self.workers.close();
-        if tokio::time::timeout(WORKERS_END, self.workers.wait()).await.is_err() {
+        if tokio::time::timeout(WORKERS_END, self.workers.wait())
+            .await
+            .is_err()
+        {
             tracing::warn!("workers did not end in time");
         }
         let rooms = self.rooms;
@@ -408,8 +414,16 @@ impl Listeners {
         let tracker = TaskTracker::new();
         for (name, listener, router) in [
             ("listener api", self.api, api::router(app)),
-            ("listener otlp_grpc", self.otlp_grpc, otlp::grpc::router(otlp.clone())),
-            ("listener otlp_http", self.otlp_http, otlp::http::router(otlp)),
+            (
+                "listener otlp_grpc",
+                self.otlp_grpc,
+                otlp::grpc::router(otlp.clone()),
+            ),
+            (
+                "listener otlp_http",
+                self.otlp_http,
+                otlp::http::router(otlp),
+            ),
         ] {
             let serving = listener.serve(router, stop.clone());
             workers::watch_over(&tracker, name, serving, stop, say_died);

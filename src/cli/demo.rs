@@ -8,7 +8,6 @@
 //! The story is told as it happens on standard output. It ends with 0 only if the good release
 //! passed and the bad one failed.
 
-use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -133,7 +132,9 @@ async fn show(args: &DemoArgs) -> Result<bool, Trouble> {
     let scratch = Scratch::create()?;
     let config = config(&scratch)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let mut daemon = Daemon::start(&config, Registry::new(), clock.clone()).await.map_err(failed)?;
+    let mut daemon = Daemon::start(&config, Registry::new(), clock.clone())
+        .await
+        .map_err(failed)?;
     let ports = daemon.ports().clone();
     let shop = Arc::new(Mutex::new(Shop::new(args.seed, STABLE)));
     let stop = CancellationToken::new();
@@ -281,14 +282,20 @@ impl Story {
     }
 
     async fn open(&self) -> Result<(), Trouble> {
-        self.say(&format!("slogate listens on {}, with a policy of three checks:", self.server));
+        self.say(&format!(
+            "slogate listens on {}, with a policy of three checks:",
+            self.server
+        ));
         output::print("        errors, latency (P95) and identity, false alarms 1 % per rollout.");
         self.say(&format!(
             "A shop of 4 services begins to send OpenTelemetry spans. {SERVICE} is at {}.",
             STABLE.version
         ));
         self.look("/v1/gates/demo");
-        self.say(&format!("It runs for {} first: the baseline.", seconds(BASELINE)));
+        self.say(&format!(
+            "It runs for {} first: the baseline.",
+            seconds(BASELINE)
+        ));
         Ok(())
     }
 
@@ -315,7 +322,10 @@ impl Story {
         self.say(&answer.message);
         for check in &answer.checks {
             let mark = check.verdict.to_uppercase();
-            output::print(&format!("        {mark:<12} {:<8} {}", check.name, check.message));
+            output::print(&format!(
+                "        {mark:<12} {:<8} {}",
+                check.name, check.message
+            ));
         }
         Ok(Ending { answer, took })
     }
@@ -326,7 +336,10 @@ impl Story {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let wait = left.min(Duration::from_secs(5));
-            let answer = ask_once(&self.client, question, wait).await.map_err(failed)?.answer;
+            let answer = ask_once(&self.client, question, wait)
+                .await
+                .map_err(failed)?
+                .answer;
             if answer.is_conclusive() || left.is_zero() {
                 return Ok(answer);
             }
@@ -358,7 +371,11 @@ impl Story {
         if let (Some(event), Value::Object(more)) = (event.as_object_mut(), more) {
             event.extend(more);
         }
-        self.say(&format!("event: {} {SERVICE} {}", kind.as_str(), release.version));
+        self.say(&format!(
+            "event: {} {SERVICE} {}",
+            kind.as_str(),
+            release.version
+        ));
         let url = self.client.url(&["v1", "events"]);
         let body = event.to_string().into_bytes();
         let timeout = Duration::from_secs(10);
@@ -420,7 +437,11 @@ impl Story {
 }
 
 fn seconds(duration: Duration) -> String {
-    humanize_ms(i64::try_from(duration.as_secs()).unwrap_or(i64::MAX).saturating_mul(1000))
+    humanize_ms(
+        i64::try_from(duration.as_secs())
+            .unwrap_or(i64::MAX)
+            .saturating_mul(1000),
+    )
 }
 
 /// A directory that goes when this is dropped.
@@ -467,7 +488,10 @@ mod tests {
         assert_eq!(gates.len(), 1);
         assert!(gates[0].is_for(&target));
         let patience_ms = i64::try_from(PATIENCE.as_millis()).unwrap();
-        assert!(gates[0].decide_within_ms > patience_ms, "the story gives up first");
+        assert!(
+            gates[0].decide_within_ms > patience_ms,
+            "the story gives up first"
+        );
     }
 
     #[test]

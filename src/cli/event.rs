@@ -463,4 +463,79 @@ mod tests {
             assert!(error.contains(expected), "{line}: {error}");
         }
     }
+
+    /// Runs the command against a daemon that answers with these statuses in turn, the last one
+    /// for ever; also the bodies it got.
+    async fn run_against(line: &str, statuses: &[u16]) -> (Exit, Vec<Value>) {
+        use axum::Router;
+        use parking_lot::Mutex;
+        use std::sync::Arc;
+
+        let (bodies, left) = (
+            Arc::new(Mutex::new(Vec::new())),
+            Arc::new(Mutex::new(statuses.to_vec())),
+        );
+        let got = bodies.clone();
+        let answer = move |body: axum::body::Bytes| async move {
+            got.lock()
+                .push(serde_json::from_slice(&body).unwrap_or_default());
+            let mut left = left.lock();
+            let status = if left.len() > 1 {
+                left.remove(0)
+            } else {
+                left[0]
+            };
+            let body = json!({ "events": [{ "id": "1", "source": "cli", "duplicate": false }] });
+            (
+                http::StatusCode::from_u16(status).unwrap(),
+                body.to_string(),
+            )
+        };
+        let app = Router::new().route("/v1/events", axum::routing::post(answer));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = tokio::spawn(axum::serve(listener, app).into_future());
+        let args = parse(&format!("{line} --server http://{address}")).unwrap();
+        let exit = run(args).await;
+        server.abort();
+        let bodies = bodies.lock().clone();
+        (exit, bodies)
+    }
+
+    /// An answer that got lost must not make two events of one.
+    #[tokio::test]
+    async fn a_repeated_try_is_the_same_event() {
+        let line = "event started --service s --version 1";
+        let (exit, bodies) = run_against(line, &[503, 500, 202]).await;
+        assert_eq!(exit, Exit::Ok);
+        assert_eq!(bodies.len(), 3);
+        assert!(bodies[0]["id"].is_string());
+        assert!(bodies.iter().all(|body| *body == bodies[0]));
+    }
+
+    #[tokio::test]
+    async fn refused_is_1_and_undelivered_is_3() {
+        let line = "event started --service s --timeout 1s";
+        let (exit, bodies) = run_against(line, &[400]).await;
+        assert_eq!((exit, bodies.len()), (Exit::No, 1));
+        let (exit, _) = run_against(line, &[503]).await;
+        assert_eq!(exit, Exit::Unanswered);
+        let missing = "event --file /nonexistent/event.json";
+        let (exit, bodies) = run_against(missing, &[202]).await;
+        assert_eq!((exit, bodies.len()), (Exit::Unanswered, 0));
+    }
+
+    #[tokio::test]
+    async fn a_file_is_posted_as_it_is() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("event.json");
+        std::fs::write(&path, r#"{"specversion":"1.0"}"#).unwrap();
+        let line = format!(
+            "event --file {} --content-type application/cloudevents+json",
+            path.display()
+        );
+        let (exit, bodies) = run_against(&line, &[202]).await;
+        assert_eq!(exit, Exit::Ok);
+        assert_eq!(bodies, [json!({ "specversion": "1.0" })]);
+    }
 }

@@ -78,11 +78,19 @@ fn text(set: &PolicySet, explain: bool) -> String {
             text.push_str(&policy::explain(gate));
             text.push('\n');
         } else {
-            let checks: Vec<&str> = gate.checks.iter().map(|check| check.name.as_str()).collect();
+            let checks: Vec<&str> = gate
+                .checks
+                .iter()
+                .map(|check| check.name.as_str())
+                .collect();
             text.push_str(&format!("gate {}: {}\n", gate.name, checks.join(", ")));
         }
     }
-    let gates = if set.gates.len() == 1 { "gate" } else { "gates" };
+    let gates = if set.gates.len() == 1 {
+        "gate"
+    } else {
+        "gates"
+    };
     text.push_str(&format!("{} {gates}, no mistake\n", set.gates.len()));
     text
 }

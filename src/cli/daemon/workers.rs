@@ -13,7 +13,6 @@
 //! full for a moment is a line in the log, and one that stays full turns health bad.
 
 use std::any::Any;
-use std::future::Future;
 use std::panic::resume_unwind;
 use std::time::Duration;
 
@@ -69,7 +68,13 @@ pub(super) fn start(
         heart: heart("ingest", flush_ms),
         interval_ms: flush_ms,
     };
-    watch_over(&tracker, "worker ingest", round.each(ingest), stop, say_died);
+    watch_over(
+        &tracker,
+        "worker ingest",
+        round.each(ingest),
+        stop,
+        say_died,
+    );
 
     let round = Round {
         rooms: rooms.clone(),
@@ -85,7 +90,13 @@ pub(super) fn start(
         heart: heart("store", SYNC_MS),
         interval_ms: SYNC_MS,
     };
-    watch_over(&tracker, "worker store", round.each(keep_store), stop, say_died);
+    watch_over(
+        &tracker,
+        "worker store",
+        round.each(keep_store),
+        stop,
+        say_died,
+    );
 
     let round = Round {
         rooms: rooms.clone(),
@@ -272,7 +283,7 @@ async fn write_window(
     let (deployments, ledger) = (&rooms.deployments, &rooms.ledger);
     let report = sli::report(deployments, ledger, rooms.source.as_ref(), &query, now_ms).await?;
     let mut batch = Batch::default();
-    for sample in sli::series::samples(&report, label) {
+    for sample in sli::samples(&report, label) {
         batch.floats.push(FloatRow {
             series: rooms.store.series(&sample.labels)?,
             t_ms: now_ms,
@@ -296,7 +307,10 @@ mod tests {
         let (say_died, mut died) = mpsc::channel(8);
         let panics = async { panic!("out of {}", "ideas") };
         watch_over(&tracker, "worker a", panics, &stop, &say_died);
-        assert_eq!(died.recv().await.unwrap(), "worker a panicked: out of ideas");
+        assert_eq!(
+            died.recv().await.unwrap(),
+            "worker a panicked: out of ideas"
+        );
         watch_over(&tracker, "worker b", async {}, &stop, &say_died);
         assert_eq!(died.recv().await.unwrap(), "worker b ended by itself");
 

@@ -249,8 +249,22 @@ impl Shop {
         let (server_start, server_end) = (end - network - took, end - network);
         let start = server_start - network;
         let (id, times) = (trace.id, (server_start, server_end));
-        let served = span(id, (server, client), SpanKind::Server, name, times, is_error);
-        let asked = span(id, (client, parent), SpanKind::Client, name, (start, end), is_error);
+        let served = span(
+            id,
+            (server, client),
+            SpanKind::Server,
+            name,
+            times,
+            is_error,
+        );
+        let asked = span(
+            id,
+            (client, parent),
+            SpanKind::Client,
+            name,
+            (start, end),
+            is_error,
+        );
         trace.spans.push((callee, served));
         trace.spans.push((caller.clone(), asked));
         (start, server)
@@ -390,7 +404,10 @@ fn exporter(endpoint: &str, instance: &Instance) -> Result<SpanExporter, Exporte
         .with_attributes([
             KeyValue::new("service.name", *service),
             KeyValue::new("service.version", *version),
-            KeyValue::new("service.instance.id", format!("{service}-{version}-{number}")),
+            KeyValue::new(
+                "service.instance.id",
+                format!("{service}-{version}-{number}"),
+            ),
             KeyValue::new("deployment.environment.name", ENVIRONMENT),
         ])
         .build();
@@ -421,7 +438,9 @@ mod tests {
     fn minute(shop: &mut Shop) -> Vec<(Instance, SpanData)> {
         let end = system_time(1_795_190_400_000);
         let stretches = 0..240;
-        let spans = stretches.flat_map(|_| shop.traffic(end)).collect::<Vec<_>>();
+        let spans = stretches
+            .flat_map(|_| shop.traffic(end))
+            .collect::<Vec<_>>();
         let each = |(instance, spans): (Instance, Vec<SpanData>)| {
             spans.into_iter().map(move |span| (instance.clone(), span))
         };
@@ -445,7 +464,10 @@ mod tests {
         let ids = |seed| {
             let mut shop = Shop::new(seed, GOOD);
             let spans = minute(&mut shop);
-            spans.iter().map(|(_, s)| s.span_context.span_id()).collect::<Vec<_>>()
+            spans
+                .iter()
+                .map(|(_, s)| s.span_context.span_id())
+                .collect::<Vec<_>>()
         };
         assert_eq!(ids(7), ids(7));
         assert_ne!(ids(7), ids(8));
@@ -456,7 +478,10 @@ mod tests {
         let mut shop = Shop::new(1, GOOD);
         shop.shift(BAD, 0.25);
         let spans = minute(&mut shop);
-        let (good, bad) = (of_version(&spans, "1").count(), of_version(&spans, "2").count());
+        let (good, bad) = (
+            of_version(&spans, "1").count(),
+            of_version(&spans, "2").count(),
+        );
         let share = bad as f64 / (good + bad) as f64;
         assert!((share - 0.25).abs() < 0.02, "{share}");
         let failed = of_version(&spans, "2").filter(|span| span.status != Status::Unset);
