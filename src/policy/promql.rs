@@ -120,6 +120,9 @@ fn no_value(template: &Template, missing: MissingVariable) -> QueryError {
 
 #[cfg(test)]
 mod tests {
+    use slogate_promql::{Engine, QueryValue};
+    use slogate_series::{Labels, Sample, Series, Value};
+
     use super::*;
 
     fn canonical_of(source: &str) -> String {
@@ -175,6 +178,38 @@ mod tests {
         ];
         for (one, two) in pairs {
             assert_ne!(canonical_of(one), canonical_of(two));
+        }
+    }
+
+    /// One selector may have stopped long ago while the other goes on: their quotient is old.
+    #[test]
+    fn the_engine_answers_how_fresh_the_data_is() {
+        let series = |name, last_ms| Series {
+            labels: Labels::from_pairs([("__name__", name), ("a", "b")]),
+            samples: vec![Sample {
+                t_ms: last_ms,
+                start_ms: 0,
+                value: Value::Float(1.0),
+            }],
+        };
+        let store = vec![series("x", 990_000), series("y", 900_000)];
+        let cases = [
+            ("sum(x)", 990.0),
+            ("sum(x) / on(a) sum(rate(y[5m]))", 900.0),
+        ];
+        for (text, expected) in cases {
+            let query = freshness(text).unwrap();
+            let answer = Engine::default()
+                .instant(query.as_str(), &store, 1_000_000)
+                .unwrap();
+            let QueryValue::Vector(rows) = answer.value else {
+                panic!("not a vector")
+            };
+            assert_eq!(rows.len(), 1);
+            assert!(
+                matches!(rows[0].value, Value::Float(at) if at == expected),
+                "{rows:?}"
+            );
         }
     }
 }
