@@ -75,15 +75,13 @@ impl Traffic {
         series
     }
 
-    /// Latencies spread over a factor of four around `latency_s`, a twentieth at four times.
+    /// Latencies that thin out by an eighth from bucket to bucket, from half of `latency_s` on.
     fn histogram(&self, tick: f64) -> Histogram {
         let total = self.requests_per_tick * tick;
         let low = histogram::bucket_index(4, self.latency_s / 2.0);
-        let high = histogram::bucket_index(4, self.latency_s * 2.0);
-        let tail = histogram::bucket_index(4, self.latency_s * 4.0);
-        let width = f64::from(high - low + 1);
-        let body = (low..=high).map(|index| (index, (total * 0.95 / width).floor()));
-        let buckets: Vec<_> = body.chain([(tail, (total * 0.05).floor())]).collect();
+        let share = |at: i32| 0.125 * 0.875f64.powi(at);
+        let buckets: Vec<_> =
+            (0..60).map(|at| (low + at, (total * share(at)).floor())).collect();
         let count = buckets.iter().map(|(_, count)| count).sum();
         Histogram {
             schema: 4,

@@ -154,7 +154,7 @@ impl Watcher {
         let Some(deployment) = self.parts.deployments.get(id) else { return };
         let _one_round = self.judging.lock().await;
         for gate in self.parts.policies.matching(&deployment.target) {
-            self.judge_one(gate, deployment.clone()).await;
+            self.judge_one(gate.clone(), deployment.clone()).await;
         }
     }
 
@@ -173,7 +173,7 @@ impl Watcher {
         let mut due = Vec::new();
         for deployment in deployments {
             for gate in self.parts.policies.matching(&deployment.target) {
-                due.push((gate, deployment.clone()));
+                due.push((gate.clone(), deployment.clone()));
             }
         }
         due.dedup_by(|a, b| a.0.name == b.0.name && a.1.id == b.1.id);
@@ -327,7 +327,7 @@ impl Watcher {
     }
 
     fn gate(&self, name: &str) -> Result<Arc<Gate>, GateError> {
-        self.parts.policies.get(name).ok_or_else(|| {
+        self.parts.policies.get(name).cloned().ok_or_else(|| {
             let gates = self.parts.policies.gates.iter();
             let known: Vec<_> = gates.map(|gate| gate.name.as_str()).collect();
             GateError::UnknownGate { gate: name.to_owned(), known: known.join(", ") }

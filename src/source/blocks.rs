@@ -66,8 +66,8 @@ pub(crate) struct Gathered<T> {
 }
 
 impl<T> Gathered<T> {
-    fn none() -> Self {
-        Gathered { versions: BTreeMap::new(), warnings: Vec::new() }
+    fn remarked(warnings: Vec<String>) -> Self {
+        Gathered { versions: BTreeMap::new(), warnings }
     }
 }
 
@@ -81,12 +81,12 @@ pub(crate) async fn requests(
 ) -> Result<Gathered<Counts>, SourceError> {
     let expr = spans("traces_span_metrics_calls_total", target, span_kind, now_ms - from_ms);
     let (series, warnings) = raw(source, &expr, now_ms).await?;
-    let mut gathered = Gathered { warnings, ..Gathered::none() };
+    let mut gathered = Gathered::remarked(warnings);
     for one in &series {
         let is_error = one.labels.get("status_code") == Some("STATUS_CODE_ERROR");
         let blocks = blocks_of(&mut gathered, one);
         for (t_ms, increase) in float_increases(&one.samples, from_ms) {
-            let counts = blocks.by_block.entry(block_of(t_ms)).or_default();
+            let counts: &mut Counts = blocks.by_block.entry(block_of(t_ms)).or_default();
             counts.total += increase;
             counts.errors += if is_error { increase } else { 0.0 };
         }
@@ -104,7 +104,7 @@ pub(crate) async fn durations(
 ) -> Result<Gathered<Histogram>, SourceError> {
     let expr = spans("traces_span_metrics_duration_seconds", target, span_kind, now_ms - from_ms);
     let (series, warnings) = raw(source, &expr, now_ms).await?;
-    let mut gathered = Gathered { warnings, ..Gathered::none() };
+    let mut gathered = Gathered::remarked(warnings);
     for one in &series {
         let blocks = blocks_of(&mut gathered, one);
         for (t_ms, increase) in histogram_increases(&one.samples, from_ms) {

@@ -32,7 +32,7 @@ impl EmbeddedSource {
                 origin: NAME.to_owned(),
                 message: error.to_string(),
             })?;
-        let warnings = result.annotations.iter().map(ToString::to_string).collect();
+        let warnings = result.annotations.into_iter().map(|annotation| annotation.message).collect();
         Ok(Answer { value: result.value, warnings })
     }
 }
