@@ -58,6 +58,39 @@ impl Chunk {
         }
     }
 
+    /// Appends the samples in the closed range to `out`, ascending.
+    pub(crate) fn read(&self, start_ms: i64, end_ms: i64, out: &mut Vec<Sample>) {
+        match self.iter() {
+            ChunkIter::Float(floats) => {
+                for (t_ms, start, value) in floats {
+                    if t_ms > end_ms {
+                        return;
+                    }
+                    if t_ms >= start_ms {
+                        out.push(Sample {
+                            t_ms,
+                            start_ms: start,
+                            value: Value::Float(value),
+                        });
+                    }
+                }
+            }
+            histograms @ ChunkIter::Histogram(_) => out.extend(
+                histograms
+                    .skip_while(|sample| sample.t_ms < start_ms)
+                    .take_while(|sample| sample.t_ms <= end_ms),
+            ),
+        }
+    }
+
+    /// About how many samples are in the closed range, taking them for evenly spaced.
+    pub(crate) fn count_within(&self, start_ms: i64, end_ms: i64) -> usize {
+        let length = |from: i64, to: i64| to.saturating_sub(from) as f64 + 1.0;
+        let part = length(self.min_ms.max(start_ms), self.max_ms.min(end_ms))
+            / length(self.min_ms, self.max_ms);
+        (f64::from(self.count) * part.clamp(0.0, 1.0)).ceil() as usize + 1
+    }
+
     /// Bytes of memory, the chunk's own entry in its series included.
     pub(crate) fn memory_bytes(&self) -> usize {
         // The shared slice carries two counters.

@@ -353,21 +353,21 @@ impl MemSeries {
 }
 
 impl Snapshot {
-    /// The samples in the closed range, ascending.
-    pub(crate) fn samples(&self, start_ms: i64, end_ms: i64) -> impl Iterator<Item = Sample> {
-        let chunks = self
-            .chunks
-            .iter()
-            .flat_map(Chunk::iter)
-            .skip_while(move |sample| sample.t_ms < start_ms)
-            .take_while(move |sample| sample.t_ms <= end_ms);
-        merge(chunks, self.late.iter().cloned())
-    }
-
-    /// No fewer samples than [`Snapshot::samples`] yields.
-    pub(crate) fn samples_max(&self) -> usize {
-        let chunks = self.chunks.iter().map(|chunk| usize::from(chunk.count));
-        chunks.sum::<usize>() + self.late.len()
+    /// Appends the samples in the closed range to `out`, ascending.
+    pub(crate) fn read(&self, start_ms: i64, end_ms: i64, out: &mut Vec<Sample>) {
+        let from = out.len();
+        let within = self.chunks.iter().map(|c| c.count_within(start_ms, end_ms));
+        out.reserve(within.sum::<usize>() + self.late.len());
+        for chunk in &self.chunks {
+            chunk.read(start_ms, end_ms, out);
+        }
+        if !self.late.is_empty() {
+            out.extend_from_slice(&self.late);
+            // Two ascending runs, which is what this sort is best at.
+            if let Some(new) = out.get_mut(from..) {
+                new.sort_by_key(|sample| sample.t_ms);
+            }
+        }
     }
 }
 

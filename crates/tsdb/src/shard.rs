@@ -230,10 +230,30 @@ impl Shard {
         }
     }
 
-    /// The series that all `matchers` accept, with their numbers, ascending.
-    pub(crate) fn selected(&self, matchers: &[Matcher]) -> impl Iterator<Item = (u32, &MemSeries)> {
+    /// The series that all `matchers` and `wanted` accept, with their numbers, ascending.
+    pub(crate) fn selected<'a>(
+        &'a self,
+        matchers: &[Matcher],
+        wanted: impl Fn(u32, &MemSeries) -> bool + 'a,
+    ) -> impl Iterator<Item = (u32, &'a MemSeries)> {
         let numbers = self.select(matchers).into_iter();
-        numbers.filter_map(|number| Some((number, self.get(number)?)))
+        let series = numbers.filter_map(|number| Some((number, self.get(number)?)));
+        series.filter(move |(number, series)| wanted(*number, series))
+    }
+
+    /// The order of two series' labels. Most of their symbols are the same, which makes this
+    /// much cheaper than comparing the texts.
+    pub(crate) fn compare(&self, a: &MemSeries, b: &MemSeries) -> std::cmp::Ordering {
+        let text = |symbol| self.symbols.text(symbol);
+        for (a, b) in a.pairs.iter().zip(b.pairs.iter()) {
+            if a.0 != b.0 {
+                return text(a.0).cmp(text(b.0));
+            }
+            if a.1 != b.1 {
+                return text(a.1).cmp(text(b.1));
+            }
+        }
+        a.pairs.len().cmp(&b.pairs.len())
     }
 
     /// A series' labels as the rest of the world knows them.

@@ -12,16 +12,16 @@ use slogate_series::{Exemplar, Labels, Matcher, Sample, Series};
 use super::Store;
 use crate::rows::SeriesRef;
 use crate::series::{MemSeries, Snapshot};
-use crate::shard::Shard;
 
 impl Store {
     /// The series that all matchers accept and that have samples in the closed range, with
     /// these samples, sorted by labels. Stale markers are samples.
     pub fn select(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Vec<Series> {
-        let mut selected = Vec::new();
-        for (labels, snapshot) in self.snapshots(matchers, start_ms, end_ms) {
-            let mut samples = Vec::with_capacity(snapshot.samples_max());
-            samples.extend(snapshot.samples(start_ms, end_ms));
+        let snapshots = self.snapshots(matchers, start_ms, end_ms);
+        let mut selected = Vec::with_capacity(snapshots.len());
+        for (labels, snapshot) in snapshots {
+            let mut samples = Vec::new();
+            snapshot.read(start_ms, end_ms, &mut samples);
             if !samples.is_empty() {
                 selected.push(Series { labels, samples });
             }
@@ -29,17 +29,19 @@ impl Store {
         selected
     }
 
-    /// Like [`Store::select`], but hands the samples of one series at a time to `each`,
-    /// without collecting them.
+    /// Like [`Store::select`], but hands the samples to `each` one series at a time, and
+    /// keeps no more than one series' samples in memory.
     pub fn select_with<F>(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64, mut each: F)
     where
         F: FnMut(&Labels, &mut dyn Iterator<Item = Sample>),
     {
+        let mut samples = Vec::new();
         for (labels, snapshot) in self.snapshots(matchers, start_ms, end_ms) {
-            let mut samples = snapshot.samples(start_ms, end_ms).peekable();
-            if samples.peek().is_some() {
-                each(&labels, &mut samples);
+            snapshot.read(start_ms, end_ms, &mut samples);
+            if !samples.is_empty() {
+                each(&labels, &mut samples.drain(..));
             }
+            samples.clear();
         }
     }
 
@@ -50,27 +52,42 @@ impl Store {
         start_ms: i64,
         end_ms: i64,
     ) -> Vec<(Labels, Snapshot)> {
-        let mut snapshots = Vec::new();
-        self.for_each(matchers, |shard, _, series| {
-            if let Some(snapshot) = series.snapshot(start_ms, end_ms) {
-                snapshots.push((shard.labels(series), snapshot));
-            }
-        });
-        snapshots.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        snapshots
+        let overlaps = |_, series: &MemSeries| series.overlaps(start_ms, end_ms);
+        self.sorted(matchers, overlaps, |_, series| {
+            series.snapshot(start_ms, end_ms)
+        })
+    }
+
+    /// What `pick` makes of the series that all matchers and `wanted` accept, sorted by
+    /// labels.
+    fn sorted<P>(
+        &self,
+        matchers: &[Matcher],
+        wanted: impl Fn(SeriesRef, &MemSeries) -> bool,
+        pick: impl Fn(SeriesRef, &MemSeries) -> Option<P>,
+    ) -> Vec<(Labels, P)> {
+        let mut picked = Vec::new();
+        for (at, shard) in self.shards.iter().enumerate() {
+            let shard = shard.read();
+            let wanted = |number, series: &MemSeries| wanted(SeriesRef::new(at, number), series);
+            let mut selected: Vec<_> = shard.selected(matchers, wanted).collect();
+            selected.sort_unstable_by(|(_, a), (_, b)| shard.compare(a, b));
+            picked.extend(selected.into_iter().filter_map(|(number, series)| {
+                let picked = pick(SeriesRef::new(at, number), series)?;
+                Some((shard.labels(series), picked))
+            }));
+        }
+        // Stable, since that sort makes use of the ascending run of each shard.
+        picked.sort_by(|(a, _), (b, _)| a.cmp(b));
+        picked
     }
 
     /// The label sets of the series that all matchers accept, sorted. A series counts if one
     /// of its chunks touches the closed range.
     pub fn series_labels(&self, matchers: &[Matcher], start_ms: i64, end_ms: i64) -> Vec<Labels> {
-        let mut labels = Vec::new();
-        self.for_each(matchers, |shard, _, series| {
-            if series.overlaps(start_ms, end_ms) {
-                labels.push(shard.labels(series));
-            }
-        });
-        labels.sort_unstable();
-        labels
+        let overlaps = |_, series: &MemSeries| series.overlaps(start_ms, end_ms);
+        let sorted = self.sorted(matchers, overlaps, |_, _| Some(()));
+        sorted.into_iter().map(|(labels, ())| labels).collect()
     }
 
     /// The label names of the series that all matchers accept, sorted. A series counts if
@@ -108,18 +125,16 @@ impl Store {
             }
             let wanted = wanted.flatten();
             let mut found = hashbrown::HashSet::new();
-            for (_, series) in shard.selected(matchers) {
-                if series.overlaps(start_ms, end_ms) {
-                    found.extend(
-                        series
-                            .pairs
-                            .iter()
-                            .filter_map(|(name, value)| match wanted {
-                                None => Some(*name),
-                                Some(wanted) => (*name == wanted).then_some(*value),
-                            }),
-                    );
-                }
+            for (_, series) in shard.selected(matchers, |_, s| s.overlaps(start_ms, end_ms)) {
+                found.extend(
+                    series
+                        .pairs
+                        .iter()
+                        .filter_map(|(name, value)| match wanted {
+                            None => Some(*name),
+                            Some(wanted) => (*name == wanted).then_some(*value),
+                        }),
+                );
             }
             texts.extend(found.into_iter().map(|symbol| shard.shared(symbol)));
         }
@@ -135,24 +150,11 @@ impl Store {
         end_ms: i64,
     ) -> Vec<(Labels, Vec<Exemplar>)> {
         let exemplars = self.exemplars.lock();
-        let mut selected = Vec::new();
-        self.for_each(matchers, |shard, place, series| {
-            let found = exemplars.within(place, start_ms, end_ms);
-            if !found.is_empty() {
-                selected.push((shard.labels(series), found));
-            }
-        });
-        drop(exemplars);
-        selected.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        selected
-    }
-
-    fn for_each(&self, matchers: &[Matcher], mut each: impl FnMut(&Shard, SeriesRef, &MemSeries)) {
-        for (at, shard) in self.shards.iter().enumerate() {
-            let shard = shard.read();
-            for (number, series) in shard.selected(matchers) {
-                each(&shard, SeriesRef::new(at, number), series);
-            }
-        }
+        let found = |place| exemplars.within(place, start_ms, end_ms);
+        self.sorted(
+            matchers,
+            |place, _| !found(place).is_empty(),
+            |place, _| Some(found(place)),
+        )
     }
 }
