@@ -43,6 +43,11 @@
 //! - telemetry that shows the old version alone, which arrives here as a `rolled_back` event of
 //!   the observer.
 //!
+//! **Announcements overrule the observer.** A `queued` or `started` that comes within
+//! [`WITNESS_GAP_MS`] of an attempt that was only observed takes it over, also when it seemed to
+//! be over: it goes on until its sender says otherwise. The observer's `succeeded` never opens
+//! an attempt of an artifact whose last attempt has succeeded.
+//!
 //! When an event has said already that traffic is back, a deployment of the old artifact within
 //! [`WITNESS_GAP_MS`] is linked as its cause; a later one is an ordinary deployment. An artifact
 //! that was rolled back and is shipped again goes forward.
@@ -271,6 +276,7 @@ impl Fold {
 
     /// Reads a deployment event into its attempt.
     fn tell(&mut self, n: usize, event: &Event) {
+        self.take_over(n, event);
         let Some(attempt) = self.attempts.get_mut(n) else {
             return;
         };
@@ -308,6 +314,25 @@ impl Fold {
             EventKind::Aborted => self.stop(n, Phase::Aborted, event.time_ms),
             EventKind::RolledBack => self.roll_back(n, event.time_ms),
             _ => {}
+        }
+    }
+
+    /// Makes an attempt go on that was only observed and is announced now.
+    fn take_over(&mut self, n: usize, event: &Event) {
+        let Some(attempt) = self
+            .attempts
+            .get_mut(n)
+            .filter(|a| a.is_taken_over_by(event))
+        else {
+            return;
+        };
+        attempt.phase = Phase::Pending;
+        attempt.finished_ms = None;
+        attempt.weight = None;
+        let (artifact, previous) = (attempt.artifact.clone(), attempt.previous.clone());
+        self.held.retain(|held| !held.is_same(&artifact));
+        if self.running.as_ref().is_some_and(|r| r.is_same(&artifact)) {
+            self.running = previous;
         }
     }
 
@@ -558,10 +583,20 @@ impl Attempt {
             return true;
         }
         match event.kind {
-            EventKind::Queued | EventKind::Started => false,
+            EventKind::Queued | EventKind::Started => self.is_taken_over_by(event),
+            EventKind::Succeeded if event.source == OBSERVER => self.phase == Phase::Succeeded,
             _ if !is_known(&event.artifact) => true,
             _ => event.time_ms <= self.last_ms + WITNESS_GAP_MS,
         }
+    }
+
+    /// Whether the event announces what was only observed.
+    fn is_taken_over_by(&self, event: &Event) -> bool {
+        !self.announced
+            && self.phase == Phase::Succeeded
+            && event.source != OBSERVER
+            && matches!(event.kind, EventKind::Queued | EventKind::Started)
+            && event.time_ms <= self.last_ms + WITNESS_GAP_MS
     }
 
     /// Takes over what the event says beside its kind.
