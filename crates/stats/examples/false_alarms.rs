@@ -2,12 +2,12 @@
 //!
 //! `cargo run --release -p slogate-stats --example false_alarms -- --seed 1 --runs 1000`
 //!
-//! Each row is a made-up rollout of an hour, cut into blocks of 10 seconds and looked at after each
-//! block, repeated `--runs` times. "Fail" is the share of runs in which the test for "worse" reached
-//! 1/α at some look, "pass" the same for "not worse" at β, both with the median block of those that
-//! did. α is 1 %, β 5 %. Errors: worse by 25 % and 0.1 percentage points fails; 50 % and 0.5 points
-//! passes. Latency: worse by 10 % at P95 fails, by 30 % passes. A quarter of the bet on "worse" is set
-//! aside for changes that begin late. The figures depend on the seed only.
+//! Each row is a made-up rollout of an hour, cut into blocks of 10 seconds and looked at after
+//! each block, repeated `--runs` times. "Fail" is the share of runs in which the test for "worse"
+//! reached 1/α at some look, "pass" the same for "not worse" at β, both with the median block of
+//! those that did. α is 1 %, β 5 %. Errors: worse by 25 % and 0.1 percentage points fails; 50 %
+//! and 0.5 points passes. Latency: worse by 10 % at P95 fails, by 30 % passes. A quarter of the
+//! bet on "worse" is set aside for changes that begin late. The figures depend on the seed only.
 
 use rand::Rng;
 use rand::SeedableRng;

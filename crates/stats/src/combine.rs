@@ -4,12 +4,15 @@
 //! e-value whatever the dependence between them, so "fail when the average reaches `1/α`" errs
 //! with probability at most α for the whole gate, and is at least as powerful as giving each
 //! check its share of α (Vovk and Wang, "E-values: calibration, combination and applications",
-//! Annals of Statistics 49, 2021). For single checks the equivalent of Bonferroni's correction is a
-//! threshold of `1/(α w)` at weight `w`. A pass needs no correction: all required checks must pass,
-//! and the chance that all are wrong at once is at most that of each.
+//! Annals of Statistics 49, 2021). For single checks the equivalent of Bonferroni's correction is
+//! a threshold of `1/(α w)` at weight `w`. A pass needs no correction: all required checks must
+//! pass, and the chance that all are wrong at once is at most that of each.
 //!
-//! No evidence counts as an e-value of 1: a check that could not run is entered as 0, not left out,
-//! so that its weight doesn't move to the others with hindsight.
+//! Average what the checks show at one moment, their `log_e`; the maxima of several moments may not
+//! be averaged. The average's own maximum over time may be kept.
+//!
+//! No evidence counts as an e-value of 1: a check that could not run is entered as 0, not left
+//! out, so that its weight doesn't move to the others with hindsight.
 
 use crate::special::log_sum_exp;
 

@@ -1,9 +1,10 @@
-//! Is the candidate's event rate worse than tolerated? Two counters, looked at as often as you like.
+//! Is the candidate's event rate worse than tolerated? Two counters, looked at as often as you
+//! like.
 //!
-//! The tolerance is the line `p_C = ratio * p_B + difference`. [`Direction::Worse`] gathers evidence
-//! against "`p_C` is at or below the line", [`Direction::NotWorse`] against "at or above it". Each
-//! [`CountTest::push`] multiplies in one block of time; see [`crate::kernel`] for a block's worth
-//! and [`crate::mixture`] for the bet on many sizes of change.
+//! The tolerance is the line `p_C = ratio * p_B + difference`. [`Direction::Worse`] gathers
+//! evidence against "`p_C` is at or below the line", [`Direction::NotWorse`] against "at or above
+//! it". Each [`CountTest::push`] multiplies in one block of time; see [`crate::kernel`] for a
+//! block's worth and [`crate::mixture`] for the bet on many sizes of change.
 //!
 //! **What is promised.** If the null holds in every block, `log_e` ever reaches `ln(1/α)` with
 //! probability at most α. Rates may drift from block to block, traffic may shift between the sides
@@ -12,12 +13,12 @@
 //! rests on the dispersion given (see [`crate::dispersion`]). For weighted (sampled) counts give
 //! at least the largest weight as dispersion: one observed event then stands for that many.
 //!
-//! **No data.** A block without candidate or without baseline requests says nothing: `log_e` stays.
-//! At the start `log_e` is 0. Nothing is learnt from a block before it is judged.
+//! **No data.** A block without candidate or without baseline requests says nothing: `log_e`
+//! stays. At the start `log_e` is 0. Nothing is learnt from a block before it is judged.
 //!
-//! **With an absolute difference** a tilt is a multiple of the larger of the tolerated ratio's rate
-//! and the difference, not of their sum, and tilts that would fall below the line are held at 1,
-//! which bets nothing. The baseline's rate used for this is that of past blocks.
+//! **With an absolute difference** a tilt is a multiple of the larger of the tolerated ratio's
+//! rate and the difference, not of their sum, and tilts that would fall below the line are held
+//! at 1, which bets nothing. The baseline's rate used for this is that of past blocks.
 //!
 //! **A regression that starts late** has to make up for what the bets lost before: the evidence
 //! for "worse" falls while the candidate is fine, the faster the further it is below the line. See

@@ -8,8 +8,8 @@
 //! itself. An estimate is not a guarantee: where the baseline's past is no guide to how its errors
 //! cluster, neither is this.
 //!
-//! The measure is Pearson's `χ² / degrees of freedom`, `Σ (x_i - n_i p)² / V_i / (I - 1)`, which is
-//! 1 on average for independent requests.
+//! The measure is Pearson's `χ² / degrees of freedom`, `Σ (x_i - n_i p)² / V_i / (I - 1)`, which
+//! is 1 on average for independent requests.
 //!
 //! - [`over_time`]: each block of time is compared with its two neighbours together, so that a
 //!   drift of the rate, which both sides of a rollout share, is not taken for bursts. Also after
@@ -18,9 +18,9 @@
 //!   Instances that differ lastingly make a candidate on other instances differ too.
 //!
 //! Estimates from few degrees of freedom scatter: one is used only where it exceeds
-//! `1 + 1.5 √(2/df)`, otherwise it counts as 1. The result is the largest that is used, at least 1.
-//! With fewer than 5 events, fewer than 6 blocks, or nothing to compare, it is 1. Counts that are
-//! none are left out.
+//! `1 + 1.5 √(2/df)`, otherwise it counts as 1. The result is the largest that is used, never
+//! below 1, and 1 with fewer than 5 events, fewer than 6 blocks, or nothing to compare. Counts
+//! that are none are left out.
 
 use crate::kernel::check_count;
 

@@ -1,29 +1,30 @@
 //! Is the candidate slower than tolerated? A sequential test on histogram buckets.
 //!
 //! "No slower than `1+x` times the baseline" means that for every `v` the share of candidate
-//! requests above `(1+x) v` is at most the share of baseline requests above `v`. So the test counts
-//! exceedances: baseline requests above a bucket boundary `v` near the baseline's own past
+//! requests above `(1+x) v` is at most the share of baseline requests above `v`. So the test
+//! counts exceedances: baseline requests above a bucket boundary `v` near the baseline's own past
 //! quantile, candidate requests above a boundary `u` near `(1+x) v`, and compares the two shares
-//! as [`crate::counts`] compares error rates. It names no distribution, needs no raw latencies, and
-//! the thresholds come from blocks before the one judged, so looking often costs nothing.
+//! as [`crate::counts`] compares error rates. It names no distribution, needs no raw latencies,
+//! and the thresholds come from blocks before the one judged, so looking often costs nothing.
 //!
 //! **When `(1+x) v` is a boundary** (exponential buckets, `1+x` a whole number of them) the
 //! comparison is exact. **When it falls inside a bucket no wider than 5 %** (schema 4 and finer),
 //! `u` is the boundary on the cautious side, which rounds the tolerance up to a whole number of
-//! buckets for [`Direction::Worse`] and down for [`Direction::NotWorse`]: still exact, for a tolerance
-//! up to 4.4 % off at schema 4. **When it falls inside a wider bucket** the boundary below it
-//! is used, and the tolerated share is multiplied by `f^κ`, where `f` is what is missing to
-//! `(1+x) v` and κ the baseline's tail slope `-d ln S / d ln v` in past blocks, taken above `v` for
-//! `Worse` and below `v` for `NotWorse`. For tails whose slope grows (exponential, lognormal, gamma,
-//! Weibull) or stays (Pareto) both err on the cautious side; a baseline whose latencies cluster
-//! inside one wide bucket can break it. Such buckets can't tell.
+//! buckets for [`Direction::Worse`] and down for [`Direction::NotWorse`]: still exact, for a
+//! tolerance up to 4.4 % off at schema 4. **When it falls inside a wider bucket** the boundary
+//! below it is used, and the tolerated share is multiplied by `f^κ`, where `f` is what is missing
+//! to `(1+x) v` and κ the baseline's tail slope `-d ln S / d ln v` in past blocks, taken above
+//! `v` for `Worse` and below `v` for `NotWorse`. For tails whose slope grows (exponential,
+//! lognormal, gamma, Weibull) or stays (Pareto) both err on the cautious side; a baseline whose
+//! latencies cluster inside one wide bucket can break it. Such buckets can't tell.
 //!
 //! **Several quantiles** each run their own test; their average is the evidence.
 //!
 //! **At the start** the thresholds are unknown: the first block teaches and is no evidence, unless
 //! [`ExceedanceTest::learn`] was given the baseline's history. A quantile takes part once the past
 //! holds enough requests to place it. **Boundaries that change** make exponential histograms as
-//! coarse as the coarsest seen, and explicit ones start learning again; the evidence so far stands.
+//! coarse as the coarsest seen, and explicit ones start learning again; the evidence so far
+//! stands.
 //!
 //! **What it does not cover**: differences between instances. A candidate instance on a slow
 //! machine is slower than tolerated; see [`crate::dispersion`].

@@ -1,18 +1,18 @@
 //! How large is the difference? Confidence sequences: intervals that hold at all moments at once.
 //!
-//! A verdict's sentence needs figures ("ratio 9.4, at least 6.1 with 99.5 % confidence"), and it is
-//! read while the rollout goes on. A confidence sequence at level `1-α` contains the truth at every
-//! moment with probability at least `1-α`: it is the set of values that a sequential test of each
-//! value has not rejected at `1/α`.
+//! A verdict's sentence needs figures ("ratio 9.4, at least 6.1 with 99.5 % confidence"), and it
+//! is read while the rollout goes on. A confidence sequence at level `1-α` contains the truth at
+//! every moment with probability at least `1-α`: it is the set of values that a sequential test
+//! of each value has not rejected at `1/α`.
 //!
 //! - [`RatioSequence`]: the ratio of two event rates, over blocks with changing exposure, from the
-//!   conditional likelihood `Σ x_C ln θ_b(ρ) + x_B ln(1-θ_b(ρ))`, `θ_b(ρ) = ρn_C/(ρn_C+n_B)`, with a
-//!   log-uniform mixture over ρ from 0.001 to 1,000. Rates may drift; their ratio may not.
+//!   conditional likelihood `Σ x_C ln θ_b(ρ) + x_B ln(1-θ_b(ρ))`, `θ_b(ρ) = ρn_C/(ρn_C+n_B)`,
+//!   with a log-uniform mixture over ρ from 0.001 to 1,000. Rates may drift; their ratio may not.
 //! - [`DifferenceSequence`]: the difference, by inverting the rare-event kernel of
-//!   [`crate::kernel`] for every tolerated difference at once: `ln E_δ = ln Σ_j w_j e^{S_j - δ T_j}`.
-//!   Exact where events are rare, wider than need be where they are common.
-//! - [`proportion`]: one rate, by the Beta(½,½) mixture of likelihood ratios (Robbins). The rate is
-//!   taken as constant.
+//!   [`crate::kernel`] for every tolerated difference at once:
+//!   `ln E_δ = ln Σ_j w_j e^{S_j - δ T_j}`. Exact where events are rare, wider than need be where they are common.
+//! - [`proportion`]: one rate, by the Beta(½,½) mixture of likelihood ratios (Robbins). The rate
+//!   is taken as constant.
 //!
 //! All are two-sided; either end alone holds with at least the same confidence. Log-likelihoods
 //! are divided by the dispersion as in the tests. Without requests on both sides there is no
@@ -47,7 +47,7 @@ pub struct Interval {
 pub struct RatioInterval {
     /// The lower bound, at least 0.
     pub lower: f64,
-    /// The best single value; `None` where the baseline had no events.
+    /// The best single value, 0 or from 0.001 to 1,000; `None` where the baseline had no events.
     pub estimate: Option<f64>,
     /// The upper bound; `None` where the data don't bound the ratio.
     pub upper: Option<f64>,

@@ -13,9 +13,9 @@
 //! **Changes that begin late.** While nothing is wrong the bets lose, and a change that begins in
 //! the second half of a rollout has to win that back first. On request a part of the stake is set
 //! aside and bet anew from every block `k` on, with weights `v_k` that sum to 1:
-//! `E_t = (1-m) E_{0→t} + m (Σ_{k≤t} v_k E_{k→t} + Σ_{k>t} v_k)`. What has not been bet yet counts as it is,
-//! so this is an e-process as well. `v_k = 1/ln(e+k-1) - 1/ln(e+k)` needs no horizon and falls hardly
-//! faster than `1/k`; the sum over `k` is one running product per tilt.
+//! `E_t = (1-m) E_{0→t} + m (Σ_{k≤t} v_k E_{k→t} + Σ_{k>t} v_k)`. What has not been bet yet
+//! counts as it is, so this is an e-process as well. `v_k = 1/ln(e+k-1) - 1/ln(e+k)` needs no
+//! horizon and falls hardly faster than `1/k`; the sum over `k` is one running product per tilt.
 
 use crate::kernel::CountBlock;
 use crate::kernel::Tolerance;

@@ -1,13 +1,15 @@
 //! How long will it take? What a test can be expected to see with the traffic there is.
 //!
 //! With constant rates the logarithm of each bet of a mixture grows in a straight line, so the
-//! expected path of the evidence is known in advance: `ln E(T) = ln Σ_j w_j e^{g_j T}`, `g_j` being
-//! what a second of traffic adds. [`time_to_verdict`] solves for the moment it reaches the threshold;
-//! [`smallest_margin`] for the absolute tolerance at which a pass still comes in time. Real verdicts
-//! scatter around it: for a pass or fail on a handful of events by half or more of the time.
+//! expected path of the evidence is known in advance: `ln E(T) = ln Σ_j w_j e^{g_j T}`, `g_j`
+//! being what a second of traffic adds. [`time_to_verdict`] solves for the moment it reaches the
+//! threshold; [`smallest_margin`] for the absolute tolerance at which a pass still comes in time.
+//! Real verdicts scatter around it: for a pass or fail on a handful of events by half or more of
+//! the time.
 //!
-//! Time spent warming up or soaking is not included, nor what other checks of a gate take: put
-//! their share into the threshold (see [`crate::combine::log_threshold`]).
+//! Time spent warming up or soaking is not included, nor what is set aside for a late onset, nor
+//! what other checks of a gate take: put their share into the threshold (see
+//! [`crate::combine::log_threshold`]).
 
 use crate::counts::CountTestParams;
 use crate::counts::ParamError;

@@ -10,9 +10,9 @@
 //! ```
 //!
 //! The lower bound is the last boundary with evidence that the quantile is above it, the upper
-//! bound the first with evidence that it is not. Shares grow from boundary to boundary, so only the
-//! boundary next to the true quantile can mislead, and no correction for looking at all of them is
-//! due. Bounds are bucket boundaries: they can't be closer than the buckets.
+//! bound the first with evidence that it is not. Shares grow from boundary to boundary, so only
+//! the boundary next to the true quantile can mislead, and no correction for looking at all of
+//! them is due. Bounds are bucket boundaries: they can't be closer than the buckets.
 //!
 //! The distribution is taken as constant over the observations given. Observations are positive;
 //! without any there is no interval.
