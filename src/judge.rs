@@ -112,14 +112,20 @@ fn conclude(gate: &Gate, subject: &Subject, checks: Vec<CheckResult>, now_ms: i6
         message,
         is_final: is_over || !deployment.phase.is_active(),
         checks,
-        data: TimeRange { start_ms: deployment.judged_from_ms(), end_ms: now_ms },
+        data: TimeRange {
+            start_ms: deployment.judged_from_ms(),
+            end_ms: now_ms,
+        },
         evaluated_ms: now_ms,
         since_ms: now_ms,
     }
 }
 
 fn weigh(gate: &Gate, checks: &[CheckResult], age_ms: i64) -> (Outcome, Reason) {
-    if checks.iter().any(|check| check.critical && check.verdict == Outcome::Fail) {
+    if checks
+        .iter()
+        .any(|check| check.critical && check.verdict == Outcome::Fail)
+    {
         return (Outcome::Fail, Reason::CheckFailed);
     }
     let in_the_way = checks
@@ -154,7 +160,12 @@ fn obstacle_rank(reason: Reason) -> u8 {
 fn verdict_id(gate: &Gate, deployment: &Deployment, now_ms: i64) -> String {
     let text = format!("{}\n{}\n{}\n{now_ms}", gate.name, gate.hash, deployment.id);
     let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    let hex: String = hash.as_ref().iter().take(10).map(|byte| format!("{byte:02x}")).collect();
+    let hex: String = hash
+        .as_ref()
+        .iter()
+        .take(10)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("v-{hex}")
 }
 
@@ -176,7 +187,10 @@ fn sentence(
     let age = humanize_ms(age_ms);
     let said = |outcome: Outcome| {
         let sentences = checks.iter().filter(|check| check.verdict == outcome);
-        sentences.map(|check| check.message.as_str()).collect::<Vec<_>>().join(" ")
+        sentences
+            .map(|check| check.message.as_str())
+            .collect::<Vec<_>>()
+            .join(" ")
     };
     match reason {
         Reason::CheckFailed => format!("{who}: FAIL after {age}. {}", said(Outcome::Fail)),

@@ -161,24 +161,34 @@ pub async fn report(
     };
     let mut groups: BTreeMap<(String, String), Vec<Fact>> = BTreeMap::new();
     for deployment in deployments.list(&filter, DEPLOYMENTS_MAX) {
-        let newest_ms = deployment.finished_ms.unwrap_or(deployment.judged_from_ms());
+        let newest_ms = deployment
+            .finished_ms
+            .unwrap_or(deployment.judged_from_ms());
         if newest_ms < since_ms {
             continue;
         }
-        let key = (deployment.target.service.clone(), deployment.target.environment.clone());
+        let key = (
+            deployment.target.service.clone(),
+            deployment.target.environment.clone(),
+        );
         let group = groups.entry(key).or_default();
         let is_compared = group.len() < COMPARED_MAX;
         group.push(fact(deployment, ledger, source, is_compared, now_ms).await?);
     }
     let everything: Vec<&Fact> = groups.values().flatten().collect();
     let overall = set(&everything, since_ms);
-    let groups = groups.iter().map(|((service, environment), facts)| SliGroup {
-        service: service.clone(),
-        environment: environment.clone(),
-        set: set(&facts.iter().collect::<Vec<_>>(), since_ms),
-    });
+    let groups = groups
+        .iter()
+        .map(|((service, environment), facts)| SliGroup {
+            service: service.clone(),
+            environment: environment.clone(),
+            set: set(&facts.iter().collect::<Vec<_>>(), since_ms),
+        });
     Ok(SliReport {
-        window: TimeRange { start_ms: since_ms, end_ms: now_ms },
+        window: TimeRange {
+            start_ms: since_ms,
+            end_ms: now_ms,
+        },
         overall,
         groups: groups.collect(),
     })
@@ -191,11 +201,16 @@ async fn fact(
     is_compared: bool,
     now_ms: i64,
 ) -> Result<Fact, SliError> {
-    let verdicts = ledger.verdicts_of(&deployment.id, 1_000).await.map_err(|error| SliError {
-        deployment: deployment.id.to_string(),
-        reason: error.to_string(),
-    })?;
-    let fails = verdicts.iter().filter(|verdict| verdict.verdict == Outcome::Fail);
+    let verdicts = ledger
+        .verdicts_of(&deployment.id, 1_000)
+        .await
+        .map_err(|error| SliError {
+            deployment: deployment.id.to_string(),
+            reason: error.to_string(),
+        })?;
+    let fails = verdicts
+        .iter()
+        .filter(|verdict| verdict.verdict == Outcome::Fail);
     let first_fail_ms = fails.map(|verdict| verdict.since_ms).min();
     let (error_delta, latency_delta) = if is_compared {
         delta::post_against_pre(&deployment, source, now_ms).await
@@ -245,15 +260,42 @@ fn set(facts: &[&Fact], since_ms: i64) -> SliSet {
         let took_ms = deployment.finished_ms? - deployment.started_ms?;
         (is_done && took_ms >= 0).then_some(took_ms as f64 / 1000.0)
     });
-    let rolled_back: Vec<&Fact> =
-        ended.iter().filter(|fact| is_undone(&fact.deployment)).copied().collect();
-    let times_to_rollback: Vec<f64> =
-        rolled_back.iter().filter_map(|fact| time_to_rollback_ms(fact)).map(seconds).collect();
-    let judged: Vec<&Fact> = facts.iter().filter(|fact| fact.is_judged).copied().collect();
-    let flagged = judged.iter().filter(|fact| fact.first_fail_ms.is_some()).count();
+    let rolled_back: Vec<&Fact> = ended
+        .iter()
+        .filter(|fact| is_undone(&fact.deployment))
+        .copied()
+        .collect();
+    let times_to_rollback: Vec<f64> = rolled_back
+        .iter()
+        .filter_map(|fact| time_to_rollback_ms(fact))
+        .map(seconds)
+        .collect();
+    let judged: Vec<&Fact> = facts
+        .iter()
+        .filter(|fact| fact.is_judged)
+        .copied()
+        .collect();
+    let flagged = judged
+        .iter()
+        .filter(|fact| fact.first_fail_ms.is_some())
+        .count();
     let slis = vec![
-        ratio("M1", "deployment success rate", count(&ended, &is_clean), ended.len(), 0.99, true),
-        spread("M2", "deployment time", "seconds", durations.collect(), 600.0, 0.9),
+        ratio(
+            "M1",
+            "deployment success rate",
+            count(&ended, &is_clean),
+            ended.len(),
+            0.99,
+            true,
+        ),
+        spread(
+            "M2",
+            "deployment time",
+            "seconds",
+            durations.collect(),
+            600.0,
+            0.9,
+        ),
         spread(
             "M3",
             "post-deploy error rate delta",
@@ -262,8 +304,22 @@ fn set(facts: &[&Fact], since_ms: i64) -> SliSet {
             0.01,
             1.0,
         ),
-        ratio("M4", "rollback frequency", count(&ended, &undone), ended.len(), 0.005, false),
-        spread("M5", "time to rollback", "seconds", times_to_rollback.clone(), 300.0, 1.0),
+        ratio(
+            "M4",
+            "rollback frequency",
+            count(&ended, &undone),
+            ended.len(),
+            0.005,
+            false,
+        ),
+        spread(
+            "M5",
+            "time to rollback",
+            "seconds",
+            times_to_rollback.clone(),
+            300.0,
+            1.0,
+        ),
         ratio("M6", "canaries flagged", flagged, judged.len(), 0.01, false),
         spread(
             "M7",
@@ -276,7 +332,10 @@ fn set(facts: &[&Fact], since_ms: i64) -> SliSet {
     ];
     SliSet {
         ended: ended.len(),
-        superseded: facts.iter().filter(|f| f.deployment.phase == Phase::Superseded).count(),
+        superseded: facts
+            .iter()
+            .filter(|f| f.deployment.phase == Phase::Superseded)
+            .count(),
         partial_failures: count(facts, &|deployment| deployment.partial_failures > 0),
         silent_fixes: count(facts, &is_silently_fixed),
         rollbacks_without_beginning: rolled_back.len() - times_to_rollback.len(),
@@ -309,7 +368,17 @@ fn ratio(
         true => value >= target,
         false => value <= target,
     });
-    Sli { id, name, unit: "ratio", value, tail: None, count, of, target, meets_target }
+    Sli {
+        id,
+        name,
+        unit: "ratio",
+        value,
+        tail: None,
+        count,
+        of,
+        target,
+        meets_target,
+    }
 }
 
 /// Median and tail of values of which less is better.

@@ -55,11 +55,8 @@ pub trait MetricSource: Send + Sync {
     /// Evaluates `expr` at `at_ms` (milliseconds since the epoch).
     ///
     /// A top-level range selector answers with the raw samples of its window.
-    fn query<'a>(
-        &'a self,
-        expr: &'a str,
-        at_ms: i64,
-    ) -> BoxFuture<'a, Result<Answer, SourceError>>;
+    fn query<'a>(&'a self, expr: &'a str, at_ms: i64)
+    -> BoxFuture<'a, Result<Answer, SourceError>>;
 
     /// What to call it in errors and evidence, for example `embedded` or a URL.
     fn name(&self) -> &str;
@@ -99,7 +96,10 @@ mod tests {
 
     #[test]
     fn selectors_can_not_be_broken_out_of() {
-        let text = selector("up", &[("service_name", "a\"} or vector(1) #\n"), ("env", "")]);
+        let text = selector(
+            "up",
+            &[("service_name", "a\"} or vector(1) #\n"), ("env", "")],
+        );
         assert_eq!(text, "up{service_name=\"a\\\"} or vector(1) #\\n\"}");
     }
 }

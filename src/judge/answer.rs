@@ -6,8 +6,8 @@
 
 use serde::Serialize;
 
-use crate::model::{Digest, Outcome, Reason, Verdict, time};
 use crate::model::{Deployment, DeploymentId};
+use crate::model::{Digest, Outcome, Reason, Verdict, time};
 use crate::policy::{Gate, OnInconclusive};
 
 /// Which release is asked about: a deployment by its id, or the newest deployment of a
@@ -54,7 +54,9 @@ pub enum GateError {
         id: String,
     },
     /// The gate does not apply to that target.
-    #[error("gate {gate:?} does not match {target}; it is for service {service:?} in environment {environment:?}")]
+    #[error(
+        "gate {gate:?} does not match {target}; it is for service {service:?} in environment {environment:?}"
+    )]
     NotMatched {
         /// The gate's name.
         gate: String,
@@ -146,7 +148,10 @@ impl GateAnswer {
         let (reason, message) = match deployment {
             Some(found) => (
                 Reason::NotJudgedYet,
-                format!("{} {} is known and not judged yet.", found.target, found.artifact),
+                format!(
+                    "{} {} is known and not judged yet.",
+                    found.target, found.artifact
+                ),
             ),
             None => (Reason::NoDeployment, no_deployment(query)),
         };
@@ -161,7 +166,9 @@ impl GateAnswer {
             message,
             id: None,
             url,
-            service: deployment.map(|d| d.target.service.clone()).or_else(|| query.service.clone()),
+            service: deployment
+                .map(|d| d.target.service.clone())
+                .or_else(|| query.service.clone()),
             environment: deployment
                 .map(|d| d.target.environment.clone())
                 .or_else(|| query.environment.clone()),
@@ -191,7 +198,10 @@ impl GateAnswer {
         base_url: &str,
         expires_ms: i64,
     ) -> GateAnswer {
-        let baseline = verdict.checks.iter().find_map(|check| check.evidence.baseline.as_ref());
+        let baseline = verdict
+            .checks
+            .iter()
+            .find_map(|check| check.evidence.baseline.as_ref());
         let checks = verdict.checks.iter().map(|check| CheckAnswer {
             name: check.name.clone(),
             verdict: check.verdict,

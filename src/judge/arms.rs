@@ -13,9 +13,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::source::blocks::{BLOCK_MS, Blocks, block_of};
 use crate::model::{BaselineKind, TimeRange};
 use crate::policy::BaselinePreference;
+use crate::source::blocks::{BLOCK_MS, Blocks, block_of};
 
 /// A candidate block and its partner.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,16 +75,30 @@ pub(crate) fn pair<'a, T>(
         };
         from = from.min(partner);
         to = to.max(partner);
-        pairs.push(Pair { candidate: mine, baseline: theirs });
+        pairs.push(Pair {
+            candidate: mine,
+            baseline: theirs,
+        });
     }
     let kind = if concurrent * 2 >= pairs.len().max(1) {
         BaselineKind::Concurrent
     } else {
         BaselineKind::Historical
     };
-    let data = if pairs.is_empty() { (first, first - 1) } else { (from, to) };
-    let baseline_data = TimeRange { start_ms: data.0 * BLOCK_MS, end_ms: (data.1 + 1) * BLOCK_MS };
-    Pairs { pairs, kind, baseline_data }
+    let data = if pairs.is_empty() {
+        (first, first - 1)
+    } else {
+        (from, to)
+    };
+    let baseline_data = TimeRange {
+        start_ms: data.0 * BLOCK_MS,
+        end_ms: (data.1 + 1) * BLOCK_MS,
+    };
+    Pairs {
+        pairs,
+        kind,
+        baseline_data,
+    }
 }
 
 fn alive<T>(blocks: &BTreeMap<i64, T>, began: i64, end: i64) -> Option<(i64, i64)> {
@@ -111,11 +125,18 @@ mod tests {
     use super::*;
 
     fn blocks(entries: &[(i64, u32)]) -> Blocks<u32> {
-        Blocks { by_block: entries.iter().copied().collect(), ..Blocks::default() }
+        Blocks {
+            by_block: entries.iter().copied().collect(),
+            ..Blocks::default()
+        }
     }
 
     fn plain(pairs: &Pairs<'_, u32>) -> Vec<(Option<u32>, Option<u32>)> {
-        pairs.pairs.iter().map(|p| (p.candidate.copied(), p.baseline.copied())).collect()
+        pairs
+            .pairs
+            .iter()
+            .map(|p| (p.candidate.copied(), p.baseline.copied()))
+            .collect()
     }
 
     #[test]
@@ -143,11 +164,29 @@ mod tests {
         let candidate = blocks(&[(10, 1), (11, 2), (12, 3)]);
         let baseline = blocks(&[(9, 99), (10, 90), (11, 91)]);
         let pairs = pair(&candidate, &baseline, 10, 10, 13, BaselinePreference::Auto);
-        let expected = [(Some(1), Some(90)), (Some(2), Some(91)), (Some(3), Some(99))];
+        let expected = [
+            (Some(1), Some(90)),
+            (Some(2), Some(91)),
+            (Some(3), Some(99)),
+        ];
         assert_eq!(plain(&pairs), expected);
-        let pairs = pair(&candidate, &baseline, 10, 10, 13, BaselinePreference::Concurrent);
+        let pairs = pair(
+            &candidate,
+            &baseline,
+            10,
+            10,
+            13,
+            BaselinePreference::Concurrent,
+        );
         assert_eq!(plain(&pairs), expected[..2]);
-        let pairs = pair(&candidate, &baseline, 10, 10, 13, BaselinePreference::Historical);
+        let pairs = pair(
+            &candidate,
+            &baseline,
+            10,
+            10,
+            13,
+            BaselinePreference::Historical,
+        );
         assert_eq!(plain(&pairs), [(Some(1), Some(99))]);
     }
 

@@ -12,14 +12,16 @@ use slogate_series::Histogram;
 use super::Subject;
 use super::arms::{self, Pairs};
 use super::errors;
-use crate::source::blocks::{self, Blocks, Counts, Gathered};
 use super::latency;
 use super::words;
 use crate::deploy::baseline::{self, RunningVersion};
 use crate::model::{
     Artifact, Baseline, CheckResult, Evidence, Outcome, Reason, TimeRange, time::humanize_ms,
 };
-use crate::policy::{BaselinePreference, Check, CheckSpec, CompareCheck, CompareSli, Gate, SpanKind};
+use crate::policy::{
+    BaselinePreference, Check, CheckSpec, CompareCheck, CompareSli, Gate, SpanKind,
+};
+use crate::source::blocks::{self, Blocks, Counts, Gathered};
 use crate::source::{MetricSource, SourceError};
 
 /// The most history of the baseline that is asked for, in milliseconds.
@@ -96,12 +98,14 @@ impl<'a> Context<'a> {
         let from_ms = self.history_from_ms();
         match compare.sli {
             CompareSli::ErrorRatio if !self.requests.contains_key(kind.label()) => {
-                let found = blocks::requests(self.source, target, kind.label(), from_ms, self.now_ms).await;
+                let found =
+                    blocks::requests(self.source, target, kind.label(), from_ms, self.now_ms).await;
                 self.requests.insert(kind.label(), found);
             }
             CompareSli::Duration { .. } if !self.durations.contains_key(kind.label()) => {
                 let found =
-                    blocks::durations(self.source, target, kind.label(), from_ms, self.now_ms).await;
+                    blocks::durations(self.source, target, kind.label(), from_ms, self.now_ms)
+                        .await;
                 self.durations.insert(kind.label(), found);
             }
             _ => {}
@@ -109,24 +113,43 @@ impl<'a> Context<'a> {
     }
 
     fn history_from_ms(&self) -> i64 {
-        self.from_ms - self.gate.decide_within_ms.clamp(blocks::BLOCK_MS, HISTORY_MAX_MS)
+        self.from_ms
+            - self
+                .gate
+                .decide_within_ms
+                .clamp(blocks::BLOCK_MS, HISTORY_MAX_MS)
     }
 
     /// Answers a comparing check.
     pub(crate) async fn compare(&self, check: &Check, compare: &CompareCheck) -> CheckResult {
         let answer = match compare.sli {
             CompareSli::ErrorRatio => self
-                .sides(self.requests.get(compare.span_kind.label()), compare, |c| c.total)
+                .sides(self.requests.get(compare.span_kind.label()), compare, |c| {
+                    c.total
+                })
                 .map(|sides| errors::answer(self, check, compare, &sides)),
             CompareSli::Duration { quantile } => self
-                .sides(self.durations.get(compare.span_kind.label()), compare, |h| h.count)
+                .sides(
+                    self.durations.get(compare.span_kind.label()),
+                    compare,
+                    |h| h.count,
+                )
                 .map(|sides| latency::answer(self, check, compare, quantile, &sides)),
         };
         answer.unwrap_or_else(|early| {
-            self.result(check, Outcome::Inconclusive, early.reason, early.message, Evidence {
-                data: Some(TimeRange { start_ms: self.from_ms, end_ms: self.now_ms }),
-                ..Evidence::default()
-            })
+            self.result(
+                check,
+                Outcome::Inconclusive,
+                early.reason,
+                early.message,
+                Evidence {
+                    data: Some(TimeRange {
+                        start_ms: self.from_ms,
+                        end_ms: self.now_ms,
+                    }),
+                    ..Evidence::default()
+                },
+            )
         })
     }
 
@@ -135,7 +158,11 @@ impl<'a> Context<'a> {
         let comparing = self.gate.checks.iter();
         let comparing = comparing.filter(|check| matches!(check.spec, CheckSpec::Compare(_)));
         let weights: f64 = comparing.map(|check| check.weight).sum();
-        let share = if weights > 0.0 { check.weight / weights } else { 1.0 };
+        let share = if weights > 0.0 {
+            check.weight / weights
+        } else {
+            1.0
+        };
         -(self.gate.false_alarms * share).ln()
     }
 
@@ -174,18 +201,25 @@ impl<'a> Context<'a> {
         let gathered = match gathered {
             Some(Ok(gathered)) => gathered,
             Some(Err(error)) => {
-                return Err(Early { reason: Reason::SourceError, message: format!("{error}.") });
+                return Err(Early {
+                    reason: Reason::SourceError,
+                    message: format!("{error}."),
+                });
             }
             None => {
                 let message = "nothing was asked of the source.".to_owned();
-                return Err(Early { reason: Reason::SourceError, message });
+                return Err(Early {
+                    reason: Reason::SourceError,
+                    message,
+                });
             }
         };
         let (version, candidate) = self.candidate(gathered, compare.span_kind, &total)?;
         let began = blocks::block_of(self.from_ms + 1);
         let end = blocks::blocks_end(self.now_ms);
         let (artifact, theirs) = self.baseline(gathered, version, began, &total)?;
-        let against = |first: i64| arms::pair(candidate, theirs, began, first, end, compare.against);
+        let against =
+            |first: i64| arms::pair(candidate, theirs, began, first, end, compare.against);
         let start = arms::evidence_start(candidate, self.from_ms, self.gate.warm_up_ms);
         let pairs = against(start.unwrap_or(end));
         if compare.against == BaselinePreference::Concurrent && !theirs.by_block.is_empty() {
@@ -201,9 +235,17 @@ impl<'a> Context<'a> {
             from_start: against(began),
             is_warming: start.is_none_or(|start| start >= end),
             is_stale: candidate.newest_ms < self.now_ms - STALE_AFTER_MS,
-            baseline: Baseline { artifact, kind: pairs.kind, data: pairs.baseline_data },
+            baseline: Baseline {
+                artifact,
+                kind: pairs.kind,
+                data: pairs.baseline_data,
+            },
             pairs,
-            history: theirs.by_block.range(..began).map(|(_, counts)| counts).collect(),
+            history: theirs
+                .by_block
+                .range(..began)
+                .map(|(_, counts)| counts)
+                .collect(),
             warnings: gathered.warnings.clone(),
         })
     }
@@ -215,7 +257,10 @@ impl<'a> Context<'a> {
         total: &impl Fn(&T) -> f64,
     ) -> Result<(&'s str, &'d Blocks<T>), Early> {
         let artifact = &self.subject.deployment.artifact;
-        let no_data = |message: String| Early { reason: Reason::NoData, message };
+        let no_data = |message: String| Early {
+            reason: Reason::NoData,
+            message,
+        };
         let Some(version) = artifact.version.as_deref() else {
             return Err(no_data(format!(
                 "No version label is known for {artifact}, so its telemetry can't be told apart: \
@@ -238,10 +283,9 @@ impl<'a> Context<'a> {
                 message: format!("{version} has served no request in the {age} since it started."),
             });
         }
-        let untagged: f64 = gathered
-            .versions
-            .get("")
-            .map_or(0.0, |blocks| blocks.by_block.range(began..).map(|(_, t)| total(t)).sum());
+        let untagged: f64 = gathered.versions.get("").map_or(0.0, |blocks| {
+            blocks.by_block.range(began..).map(|(_, t)| total(t)).sum()
+        });
         if untagged > 0.0 {
             return Err(no_data(format!(
                 "Nothing was received from {version} in {age}, but {} spans of {service} carry no \
@@ -263,10 +307,20 @@ impl<'a> Context<'a> {
         began: i64,
         total: &impl Fn(&T) -> f64,
     ) -> Result<(Artifact, &'d Blocks<T>), Early> {
-        let no_baseline = |message: String| Early { reason: Reason::NoBaseline, message };
-        let others = gathered.versions.iter().filter(|(v, _)| *v != candidate && !v.is_empty());
+        let no_baseline = |message: String| Early {
+            reason: Reason::NoBaseline,
+            message,
+        };
+        let others = gathered
+            .versions
+            .iter()
+            .filter(|(v, _)| *v != candidate && !v.is_empty());
         let count = |blocks: &Blocks<T>, from: i64| -> f64 {
-            blocks.by_block.range(from..).map(|(_, counts)| total(counts)).sum()
+            blocks
+                .by_block
+                .range(from..)
+                .map(|(_, counts)| total(counts))
+                .sum()
         };
         let running = |from: i64| -> Vec<RunningVersion> {
             let counted = others.clone().map(|(version, blocks)| RunningVersion {
@@ -277,7 +331,11 @@ impl<'a> Context<'a> {
         };
         // Beside the candidate first; without a neighbour, whoever served before it.
         let beside = running(began);
-        let seen = if beside.is_empty() { running(i64::MIN) } else { beside };
+        let seen = if beside.is_empty() {
+            running(i64::MIN)
+        } else {
+            beside
+        };
         let deployment = &self.subject.deployment;
         let choice = baseline::choose(deployment, &self.subject.history, &seen);
         let Some(choice) = choice else {
@@ -288,7 +346,11 @@ impl<'a> Context<'a> {
             )));
         };
         let version = choice.artifact.version.clone().unwrap_or_default();
-        match gathered.versions.get(&version).filter(|blocks| !blocks.by_block.is_empty()) {
+        match gathered
+            .versions
+            .get(&version)
+            .filter(|blocks| !blocks.by_block.is_empty())
+        {
             Some(blocks) => Ok((choice.artifact, blocks)),
             None => Err(no_baseline(format!(
                 "Nothing was received from the baseline {} since {} before the deployment.",

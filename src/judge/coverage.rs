@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use slogate_promql::QueryValue;
 
 use super::compare::Context;
-use crate::source::blocks;
 use super::words;
 use crate::model::{CheckResult, Evidence, Outcome, Reason, TimeRange};
 use crate::policy::{Check, CoverageCheck};
+use crate::source::blocks;
 use crate::source::selector;
 
 /// Fewer items than this are too few to fail on.
@@ -36,7 +36,10 @@ pub(crate) async fn answer(
     );
     let expr = format!("{items}[{window_ms}ms]");
     let mut evidence = Evidence {
-        data: Some(TimeRange { start_ms: context.from_ms, end_ms: context.now_ms }),
+        data: Some(TimeRange {
+            start_ms: context.from_ms,
+            end_ms: context.now_ms,
+        }),
         query: Some(expr.clone()),
         threshold: Some(format!("at least {}", words::percent(coverage.at_least))),
         ..Evidence::default()
@@ -57,7 +60,11 @@ pub(crate) async fn answer(
     let mut without_by_signal: BTreeMap<String, f64> = BTreeMap::new();
     for one in &series {
         let signal = one.labels.get("signal").unwrap_or("");
-        if !coverage.signals.iter().any(|wanted| wanted.label() == signal) {
+        if !coverage
+            .signals
+            .iter()
+            .any(|wanted| wanted.label() == signal)
+        {
             continue;
         }
         let increase = blocks::increase(&one.samples, context.now_ms - window_ms);
@@ -83,7 +90,13 @@ pub(crate) async fn answer(
     let needed = words::percent(coverage.at_least);
     if share >= coverage.at_least {
         let message = format!("{facts}, at least {needed} are needed.");
-        return context.result(check, Outcome::Pass, Reason::WithinThreshold, message, evidence);
+        return context.result(
+            check,
+            Outcome::Pass,
+            Reason::WithinThreshold,
+            message,
+            evidence,
+        );
     }
     if all < ITEMS_MIN {
         let message = format!("{facts}, too few to tell.");
@@ -93,5 +106,11 @@ pub(crate) async fn answer(
         format!(" Most that don't are {signal} ({}).", words::count(*count))
     });
     let message = format!("{facts}; at least {needed} are needed.{offender}");
-    context.result(check, Outcome::Fail, Reason::ThresholdCrossed, message, evidence)
+    context.result(
+        check,
+        Outcome::Fail,
+        Reason::ThresholdCrossed,
+        message,
+        evidence,
+    )
 }

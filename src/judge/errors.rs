@@ -15,12 +15,12 @@ use slogate_stats::{CountBlock, CountTest, CountTestParams, Direction};
 
 use super::arms::Pair;
 use super::compare::{Context, Sides};
-use crate::source::blocks::Counts;
 use super::words;
 use crate::model::{
     ArmCounts, BaselineKind, CheckResult, Evidence, Interval, Outcome, Reason, TimeRange,
 };
 use crate::policy::{Check, CompareCheck, Margin};
+use crate::source::blocks::Counts;
 
 /// What the guard tolerates on top of the margin: ten percentage points of errors.
 const GUARD_EXTRA: f64 = 0.10;
@@ -51,7 +51,11 @@ impl Weights {
     /// The levels for a check, with and without a guard.
     pub(crate) fn levels(context: &Context<'_>, check: &Check, has_guard: bool) -> Weights {
         let fail_at = context.log_fail_at(check);
-        let split = if has_guard { -(1.0 - GUARD_SHARE).ln() } else { 0.0 };
+        let split = if has_guard {
+            -(1.0 - GUARD_SHARE).ln()
+        } else {
+            0.0
+        };
         Weights {
             worse: 0.0,
             worse_now: 0.0,
@@ -88,7 +92,11 @@ impl Weights {
         } else {
             inconclusive(Reason::NotYetDecided)
         };
-        Decision { verdict, reason, is_guard: is_guard && self.worse < self.fail_at }
+        Decision {
+            verdict,
+            reason,
+            is_guard: is_guard && self.worse < self.fail_at,
+        }
     }
 }
 
@@ -113,10 +121,18 @@ pub(crate) fn answer(
 
     let evidence_totals = totals(&blocks);
     let (_, baseline) = evidence_totals;
-    let decision =
-        weights.decide(sides, evidence_totals.0.total, baseline.total, compare.min_events);
+    let decision = weights.decide(
+        sides,
+        evidence_totals.0.total,
+        baseline.total,
+        compare.min_events,
+    );
     // The guard speaks of all blocks, so its sentence shows the counts of all blocks.
-    let shown = if decision.is_guard || sides.is_warming { &from_start } else { &blocks };
+    let shown = if decision.is_guard || sides.is_warming {
+        &from_start
+    } else {
+        &blocks
+    };
     let evidence = evidence(context, check, compare, sides, shown, &weights, phi);
     let message = sentence(&decision, &evidence, sides);
     context.result(check, decision.verdict, decision.reason, message, evidence)
@@ -160,10 +176,18 @@ fn walk(
 fn dispersion_of(sides: &Sides<'_, Counts>) -> f64 {
     let beside = sides.pairs.pairs.iter().filter_map(|pair| pair.baseline);
     let known = match sides.pairs.kind {
-        BaselineKind::Concurrent => sides.history.iter().copied().chain(beside).collect::<Vec<_>>(),
+        BaselineKind::Concurrent => sides
+            .history
+            .iter()
+            .copied()
+            .chain(beside)
+            .collect::<Vec<_>>(),
         BaselineKind::Historical => sides.history.clone(),
     };
-    let counts = known.iter().map(|counts| Count { total: counts.total, events: counts.errors });
+    let counts = known.iter().map(|counts| Count {
+        total: counts.total,
+        events: counts.errors,
+    });
     dispersion::over_time(&counts.collect::<Vec<_>>(), Variance::Poisson)
 }
 
@@ -196,7 +220,10 @@ fn evidence(
     let finite = |value: f64| value.is_finite().then_some(value);
     let (ratio_interval, difference_interval) = intervals(blocks, phi, confidence);
     Evidence {
-        data: Some(TimeRange { start_ms: context.from_ms, end_ms: context.now_ms }),
+        data: Some(TimeRange {
+            start_ms: context.from_ms,
+            end_ms: context.now_ms,
+        }),
         baseline: Some(sides.baseline.clone()),
         candidate_counts: Some(candidate),
         baseline_counts: Some(baseline),
@@ -222,8 +249,12 @@ fn intervals(
     confidence: f64,
 ) -> (Option<Interval>, Option<Interval>) {
     let finite = |value: f64| value.is_finite().then_some(value);
-    let sequences = RatioSequence::new(phi).ok().zip(DifferenceSequence::new(phi).ok());
-    let Some((mut ratio, mut difference)) = sequences else { return (None, None) };
+    let sequences = RatioSequence::new(phi)
+        .ok()
+        .zip(DifferenceSequence::new(phi).ok());
+    let Some((mut ratio, mut difference)) = sequences else {
+        return (None, None);
+    };
     for block in blocks {
         // As in the tests, a block whose counts make no sense says nothing.
         let _ = ratio.push(block);
@@ -271,7 +302,10 @@ fn sentence(decision: &Decision, evidence: &Evidence, sides: &Sides<'_, Counts>)
     );
     match decision.reason {
         Reason::WorseThanBaseline => {
-            format!("Errors: {facts}{}); tolerated is {tolerated}.", how_sure(evidence))
+            format!(
+                "Errors: {facts}{}); tolerated is {tolerated}.",
+                how_sure(evidence)
+            )
         }
         Reason::NotWorseThanBaseline => {
             format!("Errors: {facts}), which is within what is tolerated: {tolerated}.")
@@ -303,7 +337,10 @@ fn how_sure(evidence: &Evidence) -> String {
     let least = evidence.ratio_interval.and_then(|interval| {
         let low = interval.low.filter(|low| *low > 1.0)?;
         let sure = words::percent(interval.confidence);
-        Some(format!("at least {} with {sure} confidence", words::ratio(low)))
+        Some(format!(
+            "at least {} with {sure} confidence",
+            words::ratio(low)
+        ))
     });
     match (ratio, least) {
         (Some(ratio), Some(least)) => format!("; ratio {ratio}, {least}"),

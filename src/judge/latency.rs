@@ -42,11 +42,16 @@ pub(crate) fn answer(
 
     let limit = theirs.quantile(quantile).map(|at| at * (1.0 + relative));
     let finite = |value: f64| value.is_finite().then_some(value);
-    let (mine, base) =
-        (arm(&candidate, quantile, limit), arm(&theirs, quantile, theirs.quantile(quantile)));
+    let (mine, base) = (
+        arm(&candidate, quantile, limit),
+        arm(&theirs, quantile, theirs.quantile(quantile)),
+    );
     let both = mine.quantile.zip(base.quantile);
     let evidence = Evidence {
-        data: Some(TimeRange { start_ms: context.from_ms, end_ms: context.now_ms }),
+        data: Some(TimeRange {
+            start_ms: context.from_ms,
+            end_ms: context.now_ms,
+        }),
         baseline: Some(sides.baseline.clone()),
         candidate_counts: Some(mine),
         baseline_counts: Some(base),
@@ -66,14 +71,19 @@ pub(crate) fn answer(
 }
 
 fn relative_margin(compare: &CompareCheck, baseline_quantile: Option<f64>) -> f64 {
-    let absolute = compare.worse_by.absolute.zip(baseline_quantile.filter(|at| *at > 0.0));
+    let absolute = compare
+        .worse_by
+        .absolute
+        .zip(baseline_quantile.filter(|at| *at > 0.0));
     let from_absolute = absolute.map_or(0.0, |(seconds, at)| seconds / at);
     (compare.worse_by.relative.unwrap_or(0.0) + from_absolute).min(100.0)
 }
 
 fn total<'h>(histograms: impl Iterator<Item = &'h Histogram>) -> Histogram {
     let mut histograms = histograms;
-    let Some(first) = histograms.next() else { return Histogram::default() };
+    let Some(first) = histograms.next() else {
+        return Histogram::default();
+    };
     histograms.fold(first.clone(), |sum, next| sum.add(next))
 }
 
@@ -101,10 +111,15 @@ fn walk(
     }
     let nothing = Histogram::default();
     for pair in pairs {
-        let (mine, theirs) = (pair.candidate.unwrap_or(&nothing), pair.baseline.unwrap_or(&nothing));
+        let (mine, theirs) = (
+            pair.candidate.unwrap_or(&nothing),
+            pair.baseline.unwrap_or(&nothing),
+        );
         let (mine, theirs) = same_resolution(mine, theirs);
         let of = if mine.count > 0.0 { &mine } else { &theirs };
-        let Some(boundaries) = boundaries(of) else { continue };
+        let Some(boundaries) = boundaries(of) else {
+            continue;
+        };
         // A block whose boundaries do not fit together says nothing.
         let _ = test.push(&BucketBlock {
             boundaries: &boundaries,
@@ -131,17 +146,24 @@ fn boundaries(histogram: &Histogram) -> Option<Boundaries> {
 }
 
 fn counts(histogram: &Histogram) -> BucketCounts<'_> {
-    BucketCounts { below: histogram.zero_count, buckets: histogram.positive.as_slice() }
+    BucketCounts {
+        below: histogram.zero_count,
+        buckets: histogram.positive.as_slice(),
+    }
 }
 
 fn arm(histogram: &Histogram, quantile: f64, limit: Option<f64>) -> ArmCounts {
-    let slow = limit.map_or(0.0, |limit| histogram.count - histogram.count_at_most(limit));
+    let slow = limit.map_or(0.0, |limit| {
+        histogram.count - histogram.count_at_most(limit)
+    });
     let bad = slow.clamp(0.0, histogram.count.max(0.0));
     ArmCounts {
         total: histogram.count,
         bad,
         rate: (histogram.count > 0.0).then(|| bad / histogram.count),
-        quantile: histogram.quantile(quantile).filter(|value| value.is_finite()),
+        quantile: histogram
+            .quantile(quantile)
+            .filter(|value| value.is_finite()),
     }
 }
 

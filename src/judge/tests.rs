@@ -58,8 +58,10 @@ impl Traffic {
     }
 
     fn series(&self, now_ms: i64) -> Vec<Series> {
-        let (good, bad) =
-            (self.requests_per_tick - self.errors_per_tick, self.errors_per_tick);
+        let (good, bad) = (
+            self.requests_per_tick - self.errors_per_tick,
+            self.errors_per_tick,
+        );
         let calls = [("STATUS_CODE_UNSET", good), ("STATUS_CODE_ERROR", bad)];
         let mut series: Vec<Series> = calls
             .into_iter()
@@ -70,7 +72,9 @@ impl Traffic {
             .collect();
         series.push(Series {
             labels: self.labels("traces_span_metrics_duration_seconds", "STATUS_CODE_UNSET"),
-            samples: self.samples(now_ms, |tick| Value::Histogram(Arc::new(self.histogram(tick)))),
+            samples: self.samples(now_ms, |tick| {
+                Value::Histogram(Arc::new(self.histogram(tick)))
+            }),
         });
         series
     }
@@ -80,8 +84,9 @@ impl Traffic {
         let total = self.requests_per_tick * tick;
         let low = histogram::bucket_index(4, self.latency_s / 2.0);
         let share = |at: i32| 0.125 * 0.875f64.powi(at);
-        let buckets: Vec<_> =
-            (0..60).map(|at| (low + at, (total * share(at)).floor())).collect();
+        let buckets: Vec<_> = (0..60)
+            .map(|at| (low + at, (total * share(at)).floor()))
+            .collect();
         let count = buckets.iter().map(|(_, count)| count).sum();
         Histogram {
             schema: 4,
@@ -123,10 +128,15 @@ struct Shop {
     broken: bool,
     scalar: Option<QueryValue>,
     tagged: Option<(f64, f64)>,
+    newest_ms: Option<i64>,
 }
 
 impl MetricSource for Shop {
-    fn query<'a>(&'a self, expr: &'a str, at_ms: i64) -> BoxFuture<'a, Result<Answer, SourceError>> {
+    fn query<'a>(
+        &'a self,
+        expr: &'a str,
+        at_ms: i64,
+    ) -> BoxFuture<'a, Result<Answer, SourceError>> {
         Box::pin(async move {
             if self.broken {
                 return Err(SourceError::Unavailable {
@@ -135,21 +145,40 @@ impl MetricSource for Shop {
                 });
             }
             let name = expr.split('{').next().unwrap_or("");
-            let window = expr.rsplit_once('[').and_then(|(_, w)| w.strip_suffix("ms]"));
+            let window = expr
+                .rsplit_once('[')
+                .and_then(|(_, w)| w.strip_suffix("ms]"));
             let Some(window_ms) = window.and_then(|w| w.parse::<i64>().ok()) else {
-                let value = self.scalar.clone().unwrap_or(QueryValue::Vector(Vec::new()));
-                return Ok(Answer { value, warnings: Vec::new() });
+                let value = match self.newest_ms.filter(|_| expr.contains("timestamp(")) {
+                    Some(newest_ms) => QueryValue::Scalar(newest_ms as f64 / 1000.0),
+                    None => self
+                        .scalar
+                        .clone()
+                        .unwrap_or(QueryValue::Vector(Vec::new())),
+                };
+                return Ok(Answer {
+                    value,
+                    warnings: Vec::new(),
+                });
             };
             let mut series: Vec<Series> = Vec::new();
             if name == "slogate_observability_items_total" {
-                for (identity, count) in self.tagged.iter().flat_map(|(with, without)| {
-                    [("true", *with), ("false", *without)]
-                }) {
+                for (identity, count) in self
+                    .tagged
+                    .iter()
+                    .flat_map(|(with, without)| [("true", *with), ("false", *without)])
+                {
                     let labels = Labels::from_pairs([
-                        ("__name__", name), ("signal", "spans"), ("artifact_identity", identity),
+                        ("__name__", name),
+                        ("signal", "spans"),
+                        ("artifact_identity", identity),
                     ]);
                     let value = Value::Float(count);
-                    let samples = vec![Sample { t_ms: at_ms, start_ms: at_ms - 1, value }];
+                    let samples = vec![Sample {
+                        t_ms: at_ms,
+                        start_ms: at_ms - 1,
+                        value,
+                    }];
                     series.push(Series { labels, samples });
                 }
             }
@@ -161,7 +190,10 @@ impl MetricSource for Shop {
                 one.samples.retain(|sample| sample.t_ms > at_ms - window_ms);
             }
             series.retain(|one| !one.samples.is_empty());
-            Ok(Answer { value: QueryValue::Matrix(series), warnings: Vec::new() })
+            Ok(Answer {
+                value: QueryValue::Matrix(series),
+                warnings: Vec::new(),
+            })
         })
     }
 
@@ -211,12 +243,18 @@ fn deployment(phase: Phase) -> Arc<Deployment> {
 }
 
 async fn look(gate: &Gate, shop: &Shop, after_ms: i64) -> Verdict {
-    let subject = Subject { deployment: deployment(Phase::Progressing), history: Vec::new() };
+    let subject = Subject {
+        deployment: deployment(Phase::Progressing),
+        history: Vec::new(),
+    };
     judge(gate, &subject, shop, T0 + after_ms).await
 }
 
 fn shop(traffic: &[Traffic]) -> Shop {
-    Shop { traffic: traffic.to_vec(), ..Shop::default() }
+    Shop {
+        traffic: traffic.to_vec(),
+        ..Shop::default()
+    }
 }
 
 const MINUTE: i64 = 60_000;
@@ -229,30 +267,50 @@ async fn a_good_release_passes() {
     assert_eq!(verdict.verdict, Outcome::Pass, "{}", verdict.message);
     assert_eq!(verdict.reason, Reason::AllChecksPassed);
     let evidence = &verdict.checks[0].evidence;
-    assert_eq!(evidence.baseline.as_ref().unwrap().artifact, Artifact::of_version("1"));
+    assert_eq!(
+        evidence.baseline.as_ref().unwrap().artifact,
+        Artifact::of_version("1")
+    );
     assert!(evidence.candidate_counts.unwrap().total > 40_000.0);
 }
 
 #[tokio::test]
 async fn ten_times_the_errors_fail_soon_and_say_so() {
-    let both = shop(&[Traffic::of("1", T0 - HOUR), Traffic::of("2", T0).errors(10.0)]);
+    let both = shop(&[
+        Traffic::of("1", T0 - HOUR),
+        Traffic::of("2", T0).errors(10.0),
+    ]);
     let verdict = look(&gate(ERRORS), &both, 2 * MINUTE).await;
     assert_eq!(verdict.verdict, Outcome::Fail, "{}", verdict.message);
-    assert!(verdict.message.contains("checkout 2 in production: FAIL after 2m"));
-    assert!(verdict.message.contains("Errors: 2 % against 0.2 % on 1"), "{}", verdict.message);
+    assert!(
+        verdict
+            .message
+            .contains("checkout 2 in production: FAIL after 2m")
+    );
+    assert!(
+        verdict.message.contains("Errors: 2 % against 0.2 % on 1"),
+        "{}",
+        verdict.message
+    );
     assert!(verdict.message.contains("at least"), "{}", verdict.message);
 }
 
 #[tokio::test]
 async fn a_crash_fails_during_warm_up() {
-    let both = shop(&[Traffic::of("1", T0 - HOUR), Traffic::of("2", T0).errors(400.0)]);
+    let both = shop(&[
+        Traffic::of("1", T0 - HOUR),
+        Traffic::of("2", T0).errors(400.0),
+    ]);
     let verdict = look(&gate(ERRORS), &both, 22_000).await;
     assert_eq!(verdict.verdict, Outcome::Fail, "{}", verdict.message);
 }
 
 #[tokio::test]
 async fn a_slower_p95_fails() {
-    let both = shop(&[Traffic::of("1", T0 - HOUR), Traffic::of("2", T0).latency(0.2)]);
+    let both = shop(&[
+        Traffic::of("1", T0 - HOUR),
+        Traffic::of("2", T0).latency(0.2),
+    ]);
     let verdict = look(&gate(LATENCY), &both, 5 * MINUTE).await;
     assert_eq!(verdict.verdict, Outcome::Fail, "{}", verdict.message);
     assert!(verdict.message.contains("P95: "), "{}", verdict.message);
@@ -277,19 +335,44 @@ async fn what_is_not_known_is_never_a_pass() {
     let gate = gate(ERRORS);
     let baseline = Traffic::of("1", T0 - HOUR);
     let silent = look(&gate, &shop(std::slice::from_ref(&baseline)), 5 * MINUTE).await;
-    assert_eq!((silent.verdict, silent.reason), (Outcome::Inconclusive, Reason::NoData));
-    let idle = shop(&[baseline.clone(), Traffic::of("2", T0).requests(0.0).errors(0.0)]);
+    assert_eq!(
+        (silent.verdict, silent.reason),
+        (Outcome::Inconclusive, Reason::NoData)
+    );
+    let idle = shop(&[
+        baseline.clone(),
+        Traffic::of("2", T0).requests(0.0).errors(0.0),
+    ]);
     let idle = look(&gate, &idle, 5 * MINUTE).await;
-    assert_eq!((idle.verdict, idle.reason), (Outcome::Inconclusive, Reason::InsufficientData));
+    assert_eq!(
+        (idle.verdict, idle.reason),
+        (Outcome::Inconclusive, Reason::InsufficientData)
+    );
     let alone = look(&gate, &shop(&[Traffic::of("2", T0)]), 5 * MINUTE).await;
-    assert_eq!((alone.verdict, alone.reason), (Outcome::Inconclusive, Reason::NoBaseline));
-    let broken = Shop { broken: true, ..Shop::default() };
+    assert_eq!(
+        (alone.verdict, alone.reason),
+        (Outcome::Inconclusive, Reason::NoBaseline)
+    );
+    let broken = Shop {
+        broken: true,
+        ..Shop::default()
+    };
     let broken = look(&gate, &broken, 5 * MINUTE).await;
-    assert_eq!((broken.verdict, broken.reason), (Outcome::Inconclusive, Reason::SourceError));
-    assert!(broken.message.contains("connection refused"), "{}", broken.message);
+    assert_eq!(
+        (broken.verdict, broken.reason),
+        (Outcome::Inconclusive, Reason::SourceError)
+    );
+    assert!(
+        broken.message.contains("connection refused"),
+        "{}",
+        broken.message
+    );
     let early = shop(&[baseline, Traffic::of("2", T0)]);
     let early = look(&gate, &early, 20_000).await;
-    assert_eq!((early.verdict, early.reason), (Outcome::Inconclusive, Reason::WarmingUp));
+    assert_eq!(
+        (early.verdict, early.reason),
+        (Outcome::Inconclusive, Reason::WarmingUp)
+    );
 }
 
 #[tokio::test]
@@ -297,20 +380,37 @@ async fn untagged_telemetry_is_named_as_the_cause() {
     let shop = shop(&[Traffic::of("1", T0 - HOUR), Traffic::of("", T0)]);
     let verdict = look(&gate(ERRORS), &shop, 5 * MINUTE).await;
     assert_eq!(verdict.reason, Reason::NoData);
-    assert!(verdict.message.contains("carry no service.version"), "{}", verdict.message);
+    assert!(
+        verdict.message.contains("carry no service.version"),
+        "{}",
+        verdict.message
+    );
 }
 
 #[tokio::test]
 async fn a_pass_waits_for_the_soak_and_the_deadline_decides_in_words() {
-    let both = shop(&[Traffic::of("1", T0 - HOUR), Traffic::of("2", T0).requests(5000.0).errors(10.0)]);
+    let both = shop(&[
+        Traffic::of("1", T0 - HOUR),
+        Traffic::of("2", T0).requests(5000.0).errors(10.0),
+    ]);
     let soaking = gate(ERRORS);
-    let soaking = Gate { soak_ms: 10 * MINUTE, ..(*soaking).clone() };
+    let soaking = Gate {
+        soak_ms: 10 * MINUTE,
+        ..(*soaking).clone()
+    };
     let verdict = look(&soaking, &both, 5 * MINUTE).await;
-    assert_eq!((verdict.verdict, verdict.reason), (Outcome::Inconclusive, Reason::Soaking));
+    assert_eq!(
+        (verdict.verdict, verdict.reason),
+        (Outcome::Inconclusive, Reason::Soaking)
+    );
     let silent = shop(&[Traffic::of("1", T0 - HOUR)]);
     let mut gate = (*gate(ERRORS)).clone();
     for (choice, outcome, reason) in [
-        (OnInconclusive::Hold, Outcome::Inconclusive, Reason::DeadlineReached),
+        (
+            OnInconclusive::Hold,
+            Outcome::Inconclusive,
+            Reason::DeadlineReached,
+        ),
         (OnInconclusive::Pass, Outcome::Pass, Reason::DeadlinePass),
         (OnInconclusive::Fail, Outcome::Fail, Reason::DeadlineFail),
     ] {
@@ -323,24 +423,83 @@ async fn a_pass_waits_for_the_soak_and_the_deadline_decides_in_words() {
 
 #[tokio::test]
 async fn query_checks_take_exactly_one_number() {
-    let gate = gate("    - name: queue\n      query: 'max(queue_depth{service_version=\"$version\"})'\n      below: 1000\n");
-    let answer = |value: Option<QueryValue>| Shop { scalar: value, ..Shop::default() };
+    let gate = gate(
+        "    - name: queue\n      query: 'max(queue_depth{service_version=\"$version\"})'\n      below: 1000\n",
+    );
+    let now_ms = T0 + 5 * MINUTE;
+    let answer = |value: Option<QueryValue>| Shop {
+        scalar: value,
+        newest_ms: Some(now_ms),
+        ..Shop::default()
+    };
     let row = |value: f64| slogate_promql::InstantSample {
         labels: Labels::empty(),
         value: Value::Float(value),
     };
     for (value, outcome, reason) in [
-        (QueryValue::Scalar(7.0), Outcome::Pass, Reason::WithinThreshold),
-        (QueryValue::Vector(vec![row(7.0)]), Outcome::Pass, Reason::WithinThreshold),
-        (QueryValue::Vector(vec![row(1000.0)]), Outcome::Fail, Reason::ThresholdCrossed),
-        (QueryValue::Vector(vec![]), Outcome::Inconclusive, Reason::NoData),
-        (QueryValue::Vector(vec![row(1.0), row(2.0)]), Outcome::Inconclusive, Reason::UnusableAnswer),
-        (QueryValue::Scalar(f64::NAN), Outcome::Inconclusive, Reason::UnusableAnswer),
+        (
+            QueryValue::Scalar(7.0),
+            Outcome::Pass,
+            Reason::WithinThreshold,
+        ),
+        (
+            QueryValue::Vector(vec![row(7.0)]),
+            Outcome::Pass,
+            Reason::WithinThreshold,
+        ),
+        (
+            QueryValue::Vector(vec![row(1000.0)]),
+            Outcome::Fail,
+            Reason::ThresholdCrossed,
+        ),
+        (
+            QueryValue::Vector(vec![]),
+            Outcome::Inconclusive,
+            Reason::NoData,
+        ),
+        (
+            QueryValue::Vector(vec![row(1.0), row(2.0)]),
+            Outcome::Inconclusive,
+            Reason::UnusableAnswer,
+        ),
+        (
+            QueryValue::Scalar(f64::NAN),
+            Outcome::Inconclusive,
+            Reason::UnusableAnswer,
+        ),
     ] {
         let verdict = look(&gate, &answer(Some(value)), 5 * MINUTE).await;
         let check = &verdict.checks[0];
-        assert_eq!((check.verdict, check.reason), (outcome, reason), "{}", check.message);
-        assert_eq!(check.evidence.query.as_deref(), Some("max(queue_depth{service_version=\"2\"})"));
+        assert_eq!(
+            (check.verdict, check.reason),
+            (outcome, reason),
+            "{}",
+            check.message
+        );
+        assert_eq!(
+            check.evidence.query.as_deref(),
+            Some("max(queue_depth{service_version=\"2\"})")
+        );
+    }
+}
+
+#[tokio::test]
+async fn old_data_decides_nothing() {
+    let gate = gate(
+        "    - name: queue\n      query: max(queue_depth)\n      below: 10\n      staleAfter: 1m\n",
+    );
+    for (age_ms, reason) in [(30_000, Reason::WithinThreshold), (90_000, Reason::Stale)] {
+        let shop = Shop {
+            scalar: Some(QueryValue::Scalar(1.0)),
+            newest_ms: Some(T0 + 5 * MINUTE - age_ms),
+            ..Shop::default()
+        };
+        let verdict = look(&gate, &shop, 5 * MINUTE).await;
+        assert_eq!(
+            verdict.checks[0].reason, reason,
+            "{}",
+            verdict.checks[0].message
+        );
     }
 }
 
@@ -353,8 +512,20 @@ async fn coverage_is_a_share_of_what_was_received() {
         (Some((5.0, 5.0)), Outcome::Inconclusive),
         (None, Outcome::Inconclusive),
     ] {
-        let verdict = look(&gate, &Shop { tagged, ..Shop::default() }, 5 * MINUTE).await;
-        assert_eq!(verdict.checks[0].verdict, outcome, "{}", verdict.checks[0].message);
+        let verdict = look(
+            &gate,
+            &Shop {
+                tagged,
+                ..Shop::default()
+            },
+            5 * MINUTE,
+        )
+        .await;
+        assert_eq!(
+            verdict.checks[0].verdict, outcome,
+            "{}",
+            verdict.checks[0].message
+        );
     }
 }
 

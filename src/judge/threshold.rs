@@ -2,16 +2,18 @@
 //!
 //! The answer has to be one number: a scalar, or a vector of exactly one float. An empty
 //! answer is `no_data`; several series or a NaN are `unusable_answer`; a failing source is
-//! `source_error`. None of them passes. A vector's sample time is not known to a remote
-//! engine's answer, so freshness is asked separately: where the expression contains a plain
-//! selector, the engine's own lookback already makes old data an empty answer.
+//! `source_error`. None of them passes. Neither does old data: where the newest samples behind
+//! the expression are older than the check's `staleAfter`, the answer is `stale`. A sample's
+//! time is lost in an expression's answer, so the policy's freshness query asks for it.
 
 use slogate_promql::QueryValue;
 use slogate_series::Value;
 
 use super::compare::Context;
+use crate::model::time::humanize_ms;
 use crate::model::{CheckResult, Evidence, Outcome, Reason, TimeRange};
 use crate::policy::{Check, QueryCheck, Vars};
+use crate::source::SourceError;
 
 /// Answers a query check.
 pub(crate) async fn answer(
@@ -20,7 +22,10 @@ pub(crate) async fn answer(
     context: &Context<'_>,
 ) -> CheckResult {
     let mut evidence = Evidence {
-        data: Some(TimeRange { start_ms: context.from_ms, end_ms: context.now_ms }),
+        data: Some(TimeRange {
+            start_ms: context.from_ms,
+            end_ms: context.now_ms,
+        }),
         threshold: Some(query.threshold.to_string()),
         ..Evidence::default()
     };
@@ -28,7 +33,8 @@ pub(crate) async fn answer(
         context.result(check, Outcome::Inconclusive, reason, message, evidence)
     };
     let name = &check.name;
-    let expr = match query.expr.render(&variables(context)) {
+    let variables = variables(context);
+    let expr = match query.expr.render(&variables) {
         Ok(expr) => expr,
         Err(missing) => {
             let message = format!("{name}: {missing}.");
@@ -48,6 +54,20 @@ pub(crate) async fn answer(
         Err((reason, what)) => return inconclusive(reason, format!("{name}: {what}"), evidence),
     };
     evidence.value = value.is_finite().then_some(value);
+    match age_ms(query, &variables, context).await {
+        Ok(Some(age_ms)) if age_ms > query.stale_after_ms => {
+            let message = format!(
+                "{name}: the newest data is {} old, and should be {} at most.",
+                humanize_ms(age_ms),
+                humanize_ms(query.stale_after_ms)
+            );
+            return inconclusive(Reason::Stale, message, evidence);
+        }
+        Ok(_) => {}
+        Err(error) => {
+            return inconclusive(Reason::SourceError, format!("{name}: {error}."), evidence);
+        }
+    }
     let (verdict, reason, message) = if query.threshold.holds(value) {
         let message = format!("{name}: {value} is {}.", query.threshold);
         (Outcome::Pass, Reason::WithinThreshold, message)
@@ -58,11 +78,29 @@ pub(crate) async fn answer(
     context.result(check, verdict, reason, message, evidence)
 }
 
+/// How old the data behind the answer is; `None` where the expression rests on no samples, or
+/// none whose age matters.
+async fn age_ms(
+    query: &QueryCheck,
+    variables: &Vars,
+    context: &Context<'_>,
+) -> Result<Option<i64>, SourceError> {
+    let Ok(Some(expr)) = query.freshness(variables) else {
+        return Ok(None);
+    };
+    let answer = context.source.query(&expr, context.now_ms).await?;
+    let newest_s = one_number(&answer.value).ok();
+    Ok(newest_s.map(|seconds| context.now_ms - (seconds * 1000.0) as i64))
+}
+
 fn variables(context: &Context<'_>) -> Vars {
     let deployment = &context.subject.deployment;
     Vars {
         version: deployment.artifact.version.clone().unwrap_or_default(),
-        baseline: deployment.previous.as_ref().and_then(|previous| previous.version.clone()),
+        baseline: deployment
+            .previous
+            .as_ref()
+            .and_then(|previous| previous.version.clone()),
         service: deployment.target.service.clone(),
         environment: deployment.target.environment.clone(),
         region: deployment.target.region.clone(),
@@ -82,7 +120,9 @@ fn one_number(value: &QueryValue) -> Result<f64, (Reason, String)> {
             [row] => match &row.value {
                 Value::Float(value) => *value,
                 Value::Histogram(_) => {
-                    return unusable("the query answers with a histogram; it should be one number.");
+                    return unusable(
+                        "the query answers with a histogram; it should be one number.",
+                    );
                 }
             },
             rows => {

@@ -92,7 +92,13 @@ impl Watcher {
                 for verdict in verdicts {
                     let key = (verdict.gate.clone(), verdict.deployment.clone());
                     let recorded = verdict.id.clone();
-                    table.insert(key, Standing { newest: Arc::new(verdict), recorded });
+                    table.insert(
+                        key,
+                        Standing {
+                            newest: Arc::new(verdict),
+                            recorded,
+                        },
+                    );
                 }
             }
             Err(error) => tracing::error!(%error, "earlier verdicts can't be read"),
@@ -151,7 +157,9 @@ impl Watcher {
 
     /// Judges one deployment now by every gate that matches it.
     pub async fn judge_now(&self, id: &DeploymentId) {
-        let Some(deployment) = self.parts.deployments.get(id) else { return };
+        let Some(deployment) = self.parts.deployments.get(id) else {
+            return;
+        };
         let _one_round = self.judging.lock().await;
         for gate in self.parts.policies.matching(&deployment.target) {
             self.judge_one(gate.clone(), deployment.clone()).await;
@@ -162,7 +170,9 @@ impl Watcher {
         let mut deployments = self.parts.deployments.active();
         let unfinished: Vec<DeploymentId> = {
             let table = self.table.read();
-            let open = table.iter().filter(|(_, standing)| !standing.newest.is_final);
+            let open = table
+                .iter()
+                .filter(|(_, standing)| !standing.newest.is_final);
             open.map(|((_, id), _)| id.clone()).collect()
         };
         for id in unfinished {
@@ -186,11 +196,17 @@ impl Watcher {
         let key = (gate.name.clone(), deployment.id.clone());
         let before = self.table.read().get(&key).cloned();
         // Past its deadline and judged so: nothing will change any more.
-        if before.as_ref().is_some_and(|b| b.newest.is_final && b.newest.policy_hash == gate.hash) {
+        if before
+            .as_ref()
+            .is_some_and(|b| b.newest.is_final && b.newest.policy_hash == gate.hash)
+        {
             return true;
         }
         let history = self.parts.deployments.of_target(&deployment.target);
-        let subject = Subject { deployment, history };
+        let subject = Subject {
+            deployment,
+            history,
+        };
         let mut verdict = judge(&gate, &subject, self.parts.source.as_ref(), now_ms).await;
         if let Some(before) = &before
             && before.newest.verdict == verdict.verdict
@@ -211,8 +227,18 @@ impl Watcher {
                 verdict.id.clone()
             }
         };
-        let is_news = self.table.read().get(&key).is_none_or(|old| old.recorded != recorded);
-        self.table.write().insert(key, Standing { newest: Arc::new(verdict), recorded });
+        let is_news = self
+            .table
+            .read()
+            .get(&key)
+            .is_none_or(|old| old.recorded != recorded);
+        self.table.write().insert(
+            key,
+            Standing {
+                newest: Arc::new(verdict),
+                recorded,
+            },
+        );
         if is_news {
             self.changed.send_modify(|version| *version += 1);
         }
@@ -241,12 +267,17 @@ impl Watcher {
         let interval_ms = self.parts.options.interval_ms;
         let base_url = &self.parts.options.public_url;
         let standing = deployment.as_ref().and_then(|found| {
-            self.table.read().get(&(gate.name.clone(), found.id.clone())).cloned()
+            self.table
+                .read()
+                .get(&(gate.name.clone(), found.id.clone()))
+                .cloned()
         });
         let Some(standing) = standing else {
             let found = deployment.as_deref();
             let expires_ms = now_ms + interval_ms;
-            return Ok(GateAnswer::pending(&gate, query, found, base_url, now_ms, expires_ms));
+            return Ok(GateAnswer::pending(
+                &gate, query, found, base_url, now_ms, expires_ms,
+            ));
         };
         let newest = &standing.newest;
         let expires_ms = match newest.is_final {
@@ -254,8 +285,7 @@ impl Watcher {
             false => newest.evaluated_ms + 3 * interval_ms,
         };
         let age_ms = now_ms - newest.evaluated_ms;
-        let mut answer =
-            GateAnswer::of(&gate, newest, &standing.recorded, base_url, expires_ms);
+        let mut answer = GateAnswer::of(&gate, newest, &standing.recorded, base_url, expires_ms);
         let is_left_behind = !newest.is_final && age_ms > STALE_AFTER_INTERVALS * interval_ms;
         if is_left_behind && newest.verdict == Outcome::Pass {
             answer.verdict = Outcome::Inconclusive.as_str();
@@ -330,7 +360,10 @@ impl Watcher {
         self.parts.policies.get(name).cloned().ok_or_else(|| {
             let gates = self.parts.policies.gates.iter();
             let known: Vec<_> = gates.map(|gate| gate.name.as_str()).collect();
-            GateError::UnknownGate { gate: name.to_owned(), known: known.join(", ") }
+            GateError::UnknownGate {
+                gate: name.to_owned(),
+                known: known.join(", "),
+            }
         })
     }
 
@@ -361,7 +394,10 @@ impl Watcher {
 /// every check. Numbers move with every look and are no news.
 fn is_same_answer(before: &Verdict, now: &Verdict) -> bool {
     let gist = |verdict: &Verdict| {
-        let checks = verdict.checks.iter().map(|check| (check.name.clone(), check.verdict, check.reason));
+        let checks = verdict
+            .checks
+            .iter()
+            .map(|check| (check.name.clone(), check.verdict, check.reason));
         (
             verdict.verdict,
             verdict.reason,

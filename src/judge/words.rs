@@ -65,13 +65,27 @@ mod tests {
 
     #[test]
     fn reads_as_people_write() {
-        let percents = [(0.019, "1.9 %"), (0.0, "0 %"), (0.0013, "0.13 %"), (0.42, "42 %")];
+        let percents = [
+            (0.019, "1.9 %"),
+            (0.0, "0 %"),
+            (0.0013, "0.13 %"),
+            (0.42, "42 %"),
+        ];
         for (share, text) in percents {
             assert_eq!(percent(share), text);
         }
         assert_eq!(percent(0.000_04), "0.004 %");
-        assert_eq!([count(0.0), count(999.4), count(203_118.0)], ["0", "999", "203,118"]);
-        assert_eq!([ratio(9.43), ratio(1.084), ratio(120.3)], ["9.4", "1.08", "120"]);
-        assert_eq!([seconds(0.18), seconds(1.25), seconds(0.0123)], ["180 ms", "1.25 s", "12.3 ms"]);
+        assert_eq!(
+            [count(0.0), count(999.4), count(203_118.0)],
+            ["0", "999", "203,118"]
+        );
+        assert_eq!(
+            [ratio(9.43), ratio(1.084), ratio(120.3)],
+            ["9.4", "1.08", "120"]
+        );
+        assert_eq!(
+            [seconds(0.18), seconds(1.25), seconds(0.0123)],
+            ["180 ms", "1.25 s", "12.3 ms"]
+        );
     }
 }

@@ -89,10 +89,6 @@ pub mod rfc3339 {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
     /// Writes RFC 3339.
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "the signature is serde's"
-    )]
     pub fn serialize<S: Serializer>(ms: &i64, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&super::to_rfc3339(*ms))
     }
@@ -113,7 +109,6 @@ pub mod rfc3339_option {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
 
     /// Writes RFC 3339 or null.
-    #[expect(clippy::ref_option, reason = "the signature is serde's")]
     pub fn serialize<S: Serializer>(ms: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
         match ms {
             Some(ms) => serializer.serialize_str(&super::to_rfc3339(*ms)),

@@ -20,7 +20,10 @@ pub(super) async fn post_against_pre(
     now_ms: i64,
 ) -> (Option<f64>, Option<f64>) {
     let nothing = (None, None);
-    let previous = deployment.previous.as_ref().and_then(|artifact| artifact.version.as_deref());
+    let previous = deployment
+        .previous
+        .as_ref()
+        .and_then(|artifact| artifact.version.as_deref());
     let Some((version, previous)) = deployment.artifact.version.as_deref().zip(previous) else {
         return nothing;
     };
@@ -39,15 +42,19 @@ pub(super) async fn post_against_pre(
     let began = blocks::block_of(start_ms + 1);
     let ratio = |blocks: Option<&Blocks<blocks::Counts>>, range: std::ops::Range<i64>| {
         let counts = blocks?.by_block.range(range).map(|(_, counts)| counts);
-        let (total, errors) =
-            counts.fold((0.0, 0.0), |sum, c| (sum.0 + c.total, sum.1 + c.errors));
+        let (total, errors) = counts.fold((0.0, 0.0), |sum, c| (sum.0 + c.total, sum.1 + c.errors));
         (total >= REQUESTS_MIN).then(|| errors / total)
     };
     let p95 = |blocks: Option<&Blocks<Histogram>>, range: std::ops::Range<i64>| {
-        let mut all = blocks?.by_block.range(range).map(|(_, histogram)| histogram);
+        let mut all = blocks?
+            .by_block
+            .range(range)
+            .map(|(_, histogram)| histogram);
         let first = all.next()?.clone();
         let sum = all.fold(first, |sum, next| sum.add(next));
-        (sum.count >= REQUESTS_MIN).then(|| sum.quantile(0.95)).flatten()
+        (sum.count >= REQUESTS_MIN)
+            .then(|| sum.quantile(0.95))
+            .flatten()
     };
     let (after, before) = (began..i64::MAX, i64::MIN..began);
     let errors = ratio(requests.versions.get(version), after.clone())
@@ -56,6 +63,8 @@ pub(super) async fn post_against_pre(
         .zip(p95(durations.versions.get(previous), before));
     (
         errors.map(|(post, pre)| post - pre),
-        latency.filter(|(_, pre)| *pre > 0.0).map(|(post, pre)| post / pre - 1.0),
+        latency
+            .filter(|(_, pre)| *pre > 0.0)
+            .map(|(post, pre)| post / pre - 1.0),
     )
 }

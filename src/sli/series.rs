@@ -43,8 +43,10 @@ fn add(samples: &mut Vec<SliSample>, set: &SliSet, labels: &[(&str, &str)]) {
         for (stat, value) in [("value", sli.value), ("tail", sli.tail)] {
             let Some(value) = value else { continue };
             let more = [("sli", sli.id), ("name", sli.name), ("stat", stat)];
-            samples.push(SliSample { labels: named("slogate_sli", &more), value });
+            samples.push(SliSample {
+                labels: named("slogate_sli", &more),
+                value,
+            });
         }
     }
 }
-

@@ -70,7 +70,10 @@ fn partial_failures_and_rollbacks_are_no_successes_and_superseded_count_nowhere(
         fact(deployment(Phase::Progressing, 0)),
     ];
     let found = of(&facts);
-    assert_eq!((found.ended, found.superseded, found.partial_failures), (3, 1, 1));
+    assert_eq!(
+        (found.ended, found.superseded, found.partial_failures),
+        (3, 1, 1)
+    );
     let m1 = sli(&found, "M1");
     assert_eq!((m1.count, m1.of, m1.meets_target), (1, 3, Some(false)));
     let m2 = sli(&found, "M2");
@@ -132,20 +135,37 @@ fn deltas_show_median_and_worst() {
     };
     let found = of(&[with(0.0, 0.02), with(0.03, 0.10), with(0.001, 0.01)]);
     let (m3, m7) = (sli(&found, "M3"), sli(&found, "M7"));
-    assert_eq!((m3.value, m3.tail, m3.meets_target), (Some(0.001), Some(0.03), Some(true)));
+    assert_eq!(
+        (m3.value, m3.tail, m3.meets_target),
+        (Some(0.001), Some(0.03), Some(true))
+    );
     assert_eq!((m7.value, m7.tail), (Some(0.02), Some(0.10)));
 }
 
 #[test]
 fn series_leave_nulls_out() {
     let report = SliReport {
-        window: TimeRange { start_ms: 0, end_ms: 1 },
+        window: TimeRange {
+            start_ms: 0,
+            end_ms: 1,
+        },
         overall: of(&[fact(deployment(Phase::Succeeded, 2))]),
         groups: Vec::new(),
     };
     let samples = samples(&report, "1d");
-    let texts: Vec<_> = samples.iter().map(|s| format!("{} {}", s.labels, s.value)).collect();
-    assert!(texts[0].starts_with("slogate_sli_deployments{window=\"1d\"} 1"), "{texts:?}");
-    assert!(texts.iter().any(|t| t.contains("sli=\"M2\"") && t.ends_with(" 120")), "{texts:?}");
+    let texts: Vec<_> = samples
+        .iter()
+        .map(|s| format!("{} {}", s.labels, s.value))
+        .collect();
+    assert!(
+        texts[0].starts_with("slogate_sli_deployments{window=\"1d\"} 1"),
+        "{texts:?}"
+    );
+    assert!(
+        texts
+            .iter()
+            .any(|t| t.contains("sli=\"M2\"") && t.ends_with(" 120")),
+        "{texts:?}"
+    );
     assert!(!texts.iter().any(|t| t.contains("sli=\"M3\"")), "{texts:?}");
 }

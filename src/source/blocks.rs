@@ -11,8 +11,8 @@ use std::collections::BTreeMap;
 use slogate_promql::QueryValue;
 use slogate_series::{Histogram, Sample, Series, Value};
 
-use crate::model::Target;
 use super::{MetricSource, SourceError, selector};
+use crate::model::Target;
 
 /// The length of a block: two of the default five-second flushes of span metrics.
 pub(crate) const BLOCK_MS: i64 = 10_000;
@@ -52,7 +52,11 @@ pub(crate) struct Blocks<T> {
 
 impl<T> Default for Blocks<T> {
     fn default() -> Self {
-        Blocks { by_block: BTreeMap::new(), newest_ms: i64::MIN, oldest_ms: i64::MAX }
+        Blocks {
+            by_block: BTreeMap::new(),
+            newest_ms: i64::MIN,
+            oldest_ms: i64::MAX,
+        }
     }
 }
 
@@ -67,7 +71,10 @@ pub(crate) struct Gathered<T> {
 
 impl<T> Gathered<T> {
     fn remarked(warnings: Vec<String>) -> Self {
-        Gathered { versions: BTreeMap::new(), warnings }
+        Gathered {
+            versions: BTreeMap::new(),
+            warnings,
+        }
     }
 }
 
@@ -79,7 +86,12 @@ pub(crate) async fn requests(
     from_ms: i64,
     now_ms: i64,
 ) -> Result<Gathered<Counts>, SourceError> {
-    let expr = spans("traces_span_metrics_calls_total", target, span_kind, now_ms - from_ms);
+    let expr = spans(
+        "traces_span_metrics_calls_total",
+        target,
+        span_kind,
+        now_ms - from_ms,
+    );
     let (series, warnings) = raw(source, &expr, now_ms).await?;
     let mut gathered = Gathered::remarked(warnings);
     for one in &series {
@@ -102,7 +114,12 @@ pub(crate) async fn durations(
     from_ms: i64,
     now_ms: i64,
 ) -> Result<Gathered<Histogram>, SourceError> {
-    let expr = spans("traces_span_metrics_duration_seconds", target, span_kind, now_ms - from_ms);
+    let expr = spans(
+        "traces_span_metrics_duration_seconds",
+        target,
+        span_kind,
+        now_ms - from_ms,
+    );
     let (series, warnings) = raw(source, &expr, now_ms).await?;
     let mut gathered = Gathered::remarked(warnings);
     for one in &series {
@@ -173,7 +190,9 @@ fn float_increases(
 ) -> impl Iterator<Item = (i64, f64)> + '_ {
     let mut before: Option<f64> = None;
     samples.iter().filter_map(move |sample| {
-        let Value::Float(value) = sample.value else { return None };
+        let Value::Float(value) = sample.value else {
+            return None;
+        };
         if !value.is_finite() {
             return None;
         }
@@ -190,7 +209,9 @@ fn float_increases(
 
 /// How much a counter grew over its samples in a window.
 pub(crate) fn increase(samples: &[Sample], window_start_ms: i64) -> f64 {
-    float_increases(samples, window_start_ms).map(|(_, increase)| increase).sum()
+    float_increases(samples, window_start_ms)
+        .map(|(_, increase)| increase)
+        .sum()
 }
 
 /// The increase that each histogram sample brings, with its time.
@@ -200,7 +221,9 @@ fn histogram_increases(
 ) -> impl Iterator<Item = (i64, Histogram)> + '_ {
     let mut before: Option<&Histogram> = None;
     samples.iter().filter_map(move |sample| {
-        let Value::Histogram(histogram) = &sample.value else { return None };
+        let Value::Histogram(histogram) = &sample.value else {
+            return None;
+        };
         if sample.value.is_stale() {
             return None;
         }
@@ -211,7 +234,9 @@ fn histogram_increases(
             None => None,
         };
         before = Some(histogram);
-        increase.filter(|increase| increase.count > 0.0).map(|i| (sample.t_ms, i.compact()))
+        increase
+            .filter(|increase| increase.count > 0.0)
+            .map(|i| (sample.t_ms, i.compact()))
     })
 }
 
@@ -224,13 +249,20 @@ mod tests {
     use super::*;
 
     fn at(t_ms: i64, start_ms: i64, value: f64) -> Sample {
-        Sample { t_ms, start_ms, value: Value::Float(value) }
+        Sample {
+            t_ms,
+            start_ms,
+            value: Value::Float(value),
+        }
     }
 
     #[test]
     fn a_first_sample_counts_only_if_the_series_began_in_the_window() {
         let old = [at(1_000, 500, 40.0), at(2_000, 500, 45.0)];
-        assert_eq!(float_increases(&old, 900).collect::<Vec<_>>(), [(2_000, 5.0)]);
+        assert_eq!(
+            float_increases(&old, 900).collect::<Vec<_>>(),
+            [(2_000, 5.0)]
+        );
         let born = [at(1_000, 950, 3.0), at(2_000, 950, 4.0)];
         let increases: Vec<_> = float_increases(&born, 900).collect();
         assert_eq!(increases, [(1_000, 3.0), (2_000, 1.0)]);
@@ -240,8 +272,16 @@ mod tests {
 
     #[test]
     fn resets_count_from_zero_and_stale_markers_count_nothing() {
-        let samples = [at(1, 0, 10.0), at(2, 0, 12.0), at(3, 0, stale_nan()), at(4, 3, 5.0)];
-        assert_eq!(float_increases(&samples, 0).collect::<Vec<_>>(), [(2, 2.0), (4, 5.0)]);
+        let samples = [
+            at(1, 0, 10.0),
+            at(2, 0, 12.0),
+            at(3, 0, stale_nan()),
+            at(4, 3, 5.0),
+        ];
+        assert_eq!(
+            float_increases(&samples, 0).collect::<Vec<_>>(),
+            [(2, 2.0), (4, 5.0)]
+        );
     }
 
     #[test]
@@ -256,7 +296,11 @@ mod tests {
                 ..Histogram::default()
             })),
         };
-        let samples = [sample(1, [5.0, 5.0]), sample(2, [6.0, 8.0]), sample(3, [1.0, 0.0])];
+        let samples = [
+            sample(1, [5.0, 5.0]),
+            sample(2, [6.0, 8.0]),
+            sample(3, [1.0, 0.0]),
+        ];
         let increases: Vec<_> = histogram_increases(&samples, 0).collect();
         assert_eq!(increases.len(), 2);
         assert_eq!(increases[0].1.positive.as_slice(), [(0, 1.0), (1, 3.0)]);

@@ -21,7 +21,10 @@ pub struct EmbeddedSource {
 impl EmbeddedSource {
     /// A source over `store` with the engine's default limits.
     pub fn new(store: Arc<Store>) -> Self {
-        EmbeddedSource { store, engine: Arc::new(Engine::default()) }
+        EmbeddedSource {
+            store,
+            engine: Arc::new(Engine::default()),
+        }
     }
 
     fn answer(&self, expr: &str, at_ms: i64) -> Result<Answer, SourceError> {
@@ -32,8 +35,15 @@ impl EmbeddedSource {
                 origin: NAME.to_owned(),
                 message: error.to_string(),
             })?;
-        let warnings = result.annotations.into_iter().map(|annotation| annotation.message).collect();
-        Ok(Answer { value: result.value, warnings })
+        let warnings = result
+            .annotations
+            .into_iter()
+            .map(|annotation| annotation.message)
+            .collect();
+        Ok(Answer {
+            value: result.value,
+            warnings,
+        })
     }
 }
 

@@ -40,17 +40,26 @@ impl PrometheusSource {
     /// # Errors
     /// When `url` is not a URL or no HTTP client can be built.
     pub fn new(url: &str, timeout: Duration) -> Result<Self, PrometheusSourceError> {
-        let fail = |reason: String| PrometheusSourceError { url: url.to_owned(), reason };
+        let fail = |reason: String| PrometheusSourceError {
+            url: url.to_owned(),
+            reason,
+        };
         let http = reqwest::Client::builder()
             .timeout(timeout)
             .build()
             .map_err(|error| fail(error.to_string()))?;
         let client = Client::from(http, url).map_err(|error| fail(error.to_string()))?;
-        Ok(PrometheusSource { url: url.trim_end_matches('/').to_owned(), client })
+        Ok(PrometheusSource {
+            url: url.trim_end_matches('/').to_owned(),
+            client,
+        })
     }
 
     fn unavailable(&self, message: String) -> SourceError {
-        SourceError::Unavailable { origin: self.url.clone(), message }
+        SourceError::Unavailable {
+            origin: self.url.clone(),
+            message,
+        }
     }
 
     async fn ask(&self, expr: &str, at_ms: i64) -> Result<Answer, SourceError> {
@@ -65,15 +74,18 @@ impl PrometheusSource {
         let status = response.status();
         let body = self.read(response).await?;
         let envelope: Envelope = serde_json::from_slice(&body).map_err(|error| {
-            self.unavailable(format!("status {status}, and a body that is not its JSON: {error}"))
+            self.unavailable(format!(
+                "status {status}, and a body that is not its JSON: {error}"
+            ))
         })?;
         if envelope.status != "success" {
             let kind = envelope.error_type.unwrap_or_default();
             let message = format!("{kind}: {}", envelope.error.unwrap_or_default());
             return Err(match kind.as_str() {
-                "bad_data" | "execution" => {
-                    SourceError::Refused { origin: self.url.clone(), message }
-                }
+                "bad_data" | "execution" => SourceError::Refused {
+                    origin: self.url.clone(),
+                    message,
+                },
                 _ => self.unavailable(message),
             });
         }
@@ -81,7 +93,10 @@ impl PrometheusSource {
             .data
             .and_then(|data| parse_value(&data.result_type, &data.result))
             .ok_or_else(|| self.unavailable("an answer of an unknown shape".to_owned()))?;
-        Ok(Answer { value, warnings: [envelope.warnings, envelope.infos].concat() })
+        Ok(Answer {
+            value,
+            warnings: [envelope.warnings, envelope.infos].concat(),
+        })
     }
 
     async fn read(&self, response: reqwest::Response) -> Result<Vec<u8>, SourceError> {
@@ -158,7 +173,10 @@ fn parse_value(kind: &str, result: &Json) -> Option<QueryValue> {
                     Some(histogram) => parse_histogram(histogram)?,
                     None => parse_float(row.get("value")?)?,
                 };
-                Some(InstantSample { labels, value: sample.value })
+                Some(InstantSample {
+                    labels,
+                    value: sample.value,
+                })
             });
             rows.collect::<Option<Vec<_>>>().map(QueryValue::Vector)
         }
@@ -167,7 +185,10 @@ fn parse_value(kind: &str, result: &Json) -> Option<QueryValue> {
                 let labels = parse_labels(row.get("metric")?)?;
                 let list = |key: &str| row.get(key).and_then(Json::as_array);
                 let floats = list("values").into_iter().flatten().map(parse_float);
-                let histograms = list("histograms").into_iter().flatten().map(parse_histogram);
+                let histograms = list("histograms")
+                    .into_iter()
+                    .flatten()
+                    .map(parse_histogram);
                 let mut samples = floats.chain(histograms).collect::<Option<Vec<_>>>()?;
                 samples.sort_by_key(|sample| sample.t_ms);
                 Some(Series { labels, samples })
@@ -180,8 +201,9 @@ fn parse_value(kind: &str, result: &Json) -> Option<QueryValue> {
 
 fn parse_labels(metric: &Json) -> Option<Labels> {
     let pairs = metric.as_object()?.iter();
-    let pairs: Option<Vec<_>> =
-        pairs.map(|(name, value)| Some((name.as_str(), value.as_str()?))).collect();
+    let pairs: Option<Vec<_>> = pairs
+        .map(|(name, value)| Some((name.as_str(), value.as_str()?)))
+        .collect();
     Some(Labels::from_pairs(pairs?))
 }
 
@@ -199,7 +221,11 @@ fn parse_time(value: &Json) -> Option<i64> {
 
 fn parse_float(pair: &Json) -> Option<Sample> {
     let value = Value::Float(parse_number(pair.get(1)?)?);
-    Some(Sample { t_ms: parse_time(pair.get(0)?)?, start_ms: 0, value })
+    Some(Sample {
+        t_ms: parse_time(pair.get(0)?)?,
+        start_ms: 0,
+        value,
+    })
 }
 
 /// A histogram as the HTTP API shows it: buckets by their bounds, the schema left out.
@@ -209,17 +235,23 @@ fn parse_float(pair: &Json) -> Option<Sample> {
 fn parse_histogram(pair: &Json) -> Option<Sample> {
     let body = pair.get(1)?;
     let mut rows = Vec::new();
-    for bucket in body.get("buckets").and_then(Json::as_array).into_iter().flatten() {
+    for bucket in body
+        .get("buckets")
+        .and_then(Json::as_array)
+        .into_iter()
+        .flatten()
+    {
         let number = |at: usize| bucket.get(at).and_then(parse_number);
         rows.push((number(1)?, number(2)?, number(3)?));
     }
-    let schema = rows.iter().filter(|(low, high, _)| *low > 0.0 && high.is_finite()).find_map(
-        |(low, high, _)| {
+    let schema = rows
+        .iter()
+        .filter(|(low, high, _)| *low > 0.0 && high.is_finite())
+        .find_map(|(low, high, _)| {
             let schema = -(high.log2() - low.log2()).log2();
             let whole = schema.round();
             ((schema - whole).abs() < 1e-6 && (-4.0..=8.0).contains(&whole)).then_some(whole as i8)
-        },
-    );
+        });
     let mut histogram = Histogram {
         schema: schema.unwrap_or(slogate_series::histogram::CUSTOM_SCHEMA),
         reset_hint: ResetHint::Unknown,
@@ -269,7 +301,10 @@ fn fill_explicit(histogram: &mut Histogram, rows: &[(f64, f64, f64)]) {
                 bounds.push(bound);
             }
         }
-        let at = bounds.iter().position(|bound| bound >= high).unwrap_or(bounds.len());
+        let at = bounds
+            .iter()
+            .position(|bound| bound >= high)
+            .unwrap_or(bounds.len());
         let at = i32::try_from(at).unwrap_or(i32::MAX);
         if entries.last().is_none_or(|(last, _)| *last < at) {
             entries.push((at, *count));
@@ -290,11 +325,15 @@ mod tests {
         let scalar = parse_value("scalar", &json!([1.5, "NaN"])).unwrap();
         assert!(matches!(scalar, QueryValue::Scalar(value) if value.is_nan()));
         let vector = json!([{"metric": {"a": "b"}, "value": [1, "+Inf"]}]);
-        let Some(QueryValue::Vector(rows)) = parse_value("vector", &vector) else { panic!() };
+        let Some(QueryValue::Vector(rows)) = parse_value("vector", &vector) else {
+            panic!()
+        };
         assert_eq!(rows[0].labels.to_string(), r#"{a="b"}"#);
         assert_eq!(rows[0].value, Value::Float(f64::INFINITY));
         let matrix = json!([{"metric": {}, "values": [[1.25, "3"], [2, "1e-07"]]}]);
-        let Some(QueryValue::Matrix(rows)) = parse_value("matrix", &matrix) else { panic!() };
+        let Some(QueryValue::Matrix(rows)) = parse_value("matrix", &matrix) else {
+            panic!()
+        };
         assert_eq!(rows[0].samples[0].t_ms, 1250);
         assert_eq!(rows[0].samples[1].value, Value::Float(1e-7));
         assert!(parse_value("tensor", &json!([])).is_none());
@@ -308,8 +347,13 @@ mod tests {
         let sample = json!([10, {"count": "7", "sum": "8.5", "buckets": [
             [3, "-0.001", "0.001", "2"], [0, low.to_string(), high.to_string(), "5"]]}]);
         let sample = parse_histogram(&sample).unwrap();
-        let Value::Histogram(histogram) = sample.value else { panic!() };
-        assert_eq!((histogram.schema, histogram.count, histogram.zero_count), (4, 7.0, 2.0));
+        let Value::Histogram(histogram) = sample.value else {
+            panic!()
+        };
+        assert_eq!(
+            (histogram.schema, histogram.count, histogram.zero_count),
+            (4, 7.0, 2.0)
+        );
         assert_eq!(histogram.positive.as_slice(), [(3, 5.0)]);
     }
 
@@ -318,9 +362,14 @@ mod tests {
         let sample = json!([10, {"count": "6", "sum": "8", "buckets": [
             [3, "0", "1", "2"], [0, "1", "3", "3"], [0, "3", "+Inf", "1"]]}]);
         let sample = parse_histogram(&sample).unwrap();
-        let Value::Histogram(histogram) = sample.value else { panic!() };
+        let Value::Histogram(histogram) = sample.value else {
+            panic!()
+        };
         assert!(histogram.has_custom_bounds());
         assert_eq!(&*histogram.custom_bounds, [1.0, 3.0]);
-        assert_eq!(histogram.positive.as_slice(), [(0, 2.0), (1, 3.0), (2, 1.0)]);
+        assert_eq!(
+            histogram.positive.as_slice(),
+            [(0, 2.0), (1, 3.0), (2, 1.0)]
+        );
     }
 }
