@@ -109,8 +109,7 @@ impl DurationExpr {
     /// When the arithmetic divides by zero or its result is no representable duration.
     pub fn resolve_ms(&self, context: DurationContext) -> Result<i64, DurationError> {
         let seconds = self.seconds(context)?;
-        // NaN fails the comparison too.
-        if !(seconds.abs() <= DURATION_MAX_SECONDS) {
+        if seconds.is_nan() || seconds.abs() > DURATION_MAX_SECONDS {
             return Err(DurationError::OutOfRange);
         }
         Ok((seconds * 1000.0).round() as i64)

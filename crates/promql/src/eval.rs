@@ -538,3 +538,8 @@ impl Evaluated {
         }
     }
 }
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

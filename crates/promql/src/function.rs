@@ -7,7 +7,7 @@ use crate::ast::ValueType;
 use ValueType::{Matrix, Scalar, String, Vector};
 
 /// A function's signature.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Function {
     /// The name as written.
     pub name: &'static str,

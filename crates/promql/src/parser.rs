@@ -10,6 +10,7 @@
 mod check;
 mod range;
 mod selector;
+mod suggest;
 
 use std::sync::Arc;
 
@@ -109,6 +110,9 @@ struct BinaryModifier {
     matching: Option<VectorMatching>,
     matching_span: Span,
 }
+
+/// Whether it is `without`, and the labels.
+type Grouping = (bool, Vec<Arc<str>>);
 
 /// The binding strength of a sign: that of `*`, so that `-a ^ b` is `-(a ^ b)`.
 const SIGN_STRENGTH: u8 = 5;
@@ -215,7 +219,7 @@ impl<'a> Parser<'a> {
         let name = self.advance().span;
         let text = &self.source[name.start..name.end];
         let Some(function) = Function::find(text) else {
-            return Err(self.fail(name, unknown_function(text)));
+            return Err(self.fail(name, suggest::unknown_function(text)));
         };
         if function.is_experimental && !self.options.experimental {
             let message = format!("function {text:?} is experimental and not enabled");
@@ -295,7 +299,7 @@ impl<'a> Parser<'a> {
     }
 
     /// `by (…)` or `without (…)`: whether it is `without`, and the labels.
-    fn grouping(&mut self) -> Result<Option<(bool, Vec<Arc<str>>)>, ParseError> {
+    fn grouping(&mut self) -> Result<Option<Grouping>, ParseError> {
         for (keyword, without) in [("by", false), ("without", true)] {
             if self.take_keyword(keyword).is_some() {
                 return Ok(Some((without, self.label_list()?)));
@@ -570,38 +574,5 @@ fn is_keyword(text: &str, keywords: &[&str]) -> bool {
         .any(|keyword| text.eq_ignore_ascii_case(keyword))
 }
 
-fn unknown_function(name: &str) -> String {
-    let near = Function::all()
-        .iter()
-        .map(|function| (edit_distance(name, function.name), function.name))
-        .min()
-        .filter(|(distance, known)| *distance <= 2 && *distance < known.len());
-    match near {
-        Some((_, known)) => format!("unknown function with name {name:?}; did you mean {known:?}?"),
-        None => format!("unknown function with name {name:?}"),
-    }
-}
-
-/// The Levenshtein distance of two short names; a long `a` is as good as far away.
-fn edit_distance(a: &str, b: &str) -> usize {
-    if a.len() > 64 {
-        return usize::MAX;
-    }
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (y, above) in b.bytes().zip(row.iter_mut().skip(1)) {
-            let here = (diagonal + usize::from(x != y))
-                .min(left + 1)
-                .min(*above + 1);
-            diagonal = *above;
-            *above = here;
-            left = here;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or(usize::MAX)
-}
+#[cfg(test)]
+mod tests;

@@ -333,7 +333,7 @@ fn check_limits(op: AggregateOp, limits: &[f64]) -> Result<(), EvalError> {
             };
             return Err(EvalError::execution(format!("{what} value is NaN")));
         }
-        if !(limit.abs() < 9.223_372_036_854_776e18) {
+        if limit.abs() >= 9.223_372_036_854_776e18 {
             let limit = histogram_functions::go_float(*limit);
             return Err(EvalError::execution(format!(
                 "Scalar value {limit} overflows int64"

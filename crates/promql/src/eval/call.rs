@@ -313,7 +313,8 @@ impl Evaluator<'_> {
                 self.map_floats(columns, |value, step| {
                     let (min, max) = (at(&min, step), at(&max, step));
                     // An empty interval holds no value.
-                    (!(max < min)).then(|| go_max(min, go_min(max, value)))
+                    (max >= min || min.is_nan() || max.is_nan())
+                        .then(|| go_max(min, go_min(max, value)))
                 })
             }
             ("clamp_min", [v, min]) => {

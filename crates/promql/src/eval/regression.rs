@@ -47,13 +47,9 @@ pub(crate) fn double_exponential(points: &[FloatPoint], smoothing: f64, trend: f
     let (first, second) = (points.first()?, points.get(1)?);
     let mut level = first.value;
     let mut slope = second.value - first.value;
-    for (at, point) in points.iter().enumerate().skip(1) {
+    for point in points.iter().skip(1) {
         let previous = level;
-        let expected = if at == 1 {
-            level + slope
-        } else {
-            level + slope
-        };
+        let expected = level + slope;
         level = smoothing * point.value + (1.0 - smoothing) * expected;
         slope = trend * (level - previous) + (1.0 - trend) * slope;
     }

@@ -160,8 +160,8 @@ impl Parser<'_> {
         let span = start.to(self.token().span);
         let seconds = sign * self.number_literal()?.value;
         let ms = (seconds * 1000.0).round();
-        // What an i64 of milliseconds holds; NaN and infinities fail the comparison.
-        if !(ms.abs() < 9.2e18) {
+        // What an i64 of milliseconds holds.
+        if ms.is_nan() || ms.abs() > 9.2e18 {
             let message = format!("timestamp out of bounds for @ modifier: {seconds}");
             return Err(self.fail(span, message));
         }

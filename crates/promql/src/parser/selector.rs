@@ -91,7 +91,7 @@ impl Parser<'_> {
             .iter()
             .find(|m| m.matcher.name() == METRIC_NAME)
             .map(|m| &m.matcher);
-        let earlier = selector.name.as_deref().or(matched.map(|m| m.value()));
+        let earlier = selector.name.as_deref().or(matched.map(Matcher::value));
         if let Some(earlier) = earlier {
             let message = format!("metric name must not be set twice: {earlier:?} or {name:?}");
             return Err(self.fail(span, message));

@@ -17,13 +17,20 @@ fn scripts() -> Option<Vec<(String, String)>> {
     let mut scripts = Vec::new();
     let dir = PathBuf::from(dir).join("promqltest");
     for entry in std::fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())) {
-        let path = entry.unwrap().path();
+        let path = entry.expect("a readable folder").path();
         if path
             .extension()
             .is_some_and(|extension| extension == "test")
         {
-            let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            scripts.push((name, std::fs::read_to_string(&path).unwrap()));
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            scripts.push((
+                name,
+                std::fs::read_to_string(&path).expect("a readable script"),
+            ));
         }
     }
     scripts.sort();
