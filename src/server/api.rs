@@ -7,10 +7,13 @@
 //! that is not "pass" is still 200, since 4xx and 5xx mean "could not answer" to every caller.
 
 mod access;
+mod deployments;
 pub mod error;
+mod events;
 mod gates;
 mod ledger;
 mod params;
+mod slis;
 mod verdicts;
 
 use std::sync::Arc;
@@ -19,18 +22,22 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
 
+use crate::deploy::Deployments;
+use crate::judge::Watcher;
 use crate::ledger::Ledger;
 use crate::model::Clock;
 use crate::policy::PolicySet;
 use crate::server::health;
 use crate::server::limits::{BodyLimits, Budget};
+use crate::source::MetricSource;
 use crate::telemetry::{Heartbeats, Registry, catalog};
 
 use error::ApiError;
@@ -38,12 +45,21 @@ use error::ApiError;
 /// The name of the API's listener in logs and metrics.
 pub const LISTENER: &str = "api";
 
+/// Gate requests that judge at the same time; further ones are answered from the table.
+pub const FRESH_MAX: usize = 4;
+
 /// What the handlers ask.
 pub struct App {
     /// The gates there are.
     pub policies: Arc<PolicySet>,
+    /// What is being shipped.
+    pub deployments: Arc<Deployments>,
     /// Events accepted and verdicts given.
     pub ledger: Arc<Ledger>,
+    /// Who judges.
+    pub watcher: Arc<Watcher>,
+    /// Where series are asked for.
+    pub source: Arc<dyn MetricSource>,
     /// Our own numbers.
     pub registry: Registry,
     /// Who is alive.
@@ -56,6 +72,8 @@ pub struct App {
     pub budget: Budget,
     /// Cancelled when shutdown begins: waiting gate requests answer at once.
     pub stop: CancellationToken,
+    /// Gate requests that may judge at once, see [`FRESH_MAX`].
+    pub fresh: Semaphore,
 }
 
 /// Every route of the API port: method and path, as `docs/openapi.yaml` has them.
@@ -63,8 +81,13 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/"),
     ("GET", "/v1/gates"),
     ("GET", "/v1/gates/{gate}"),
+    ("GET", "/v1/gates/{gate}/verdict"),
+    ("POST", "/v1/events"),
+    ("GET", "/v1/deployments"),
+    ("GET", "/v1/deployments/{id}"),
     ("GET", "/v1/verdicts/{id}"),
     ("GET", "/v1/ledger"),
+    ("GET", "/v1/slis"),
     ("GET", "/v1/openapi.yaml"),
     ("GET", "/metrics"),
     ("GET", "/-/healthy"),
@@ -77,8 +100,13 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/", get(index))
         .route("/v1/gates", get(gates::list))
         .route("/v1/gates/{gate}", get(gates::one))
+        .route("/v1/gates/{gate}/verdict", get(gates::verdict))
+        .route("/v1/events", post(events::post))
+        .route("/v1/deployments", get(deployments::list))
+        .route("/v1/deployments/{id}", get(deployments::one))
         .route("/v1/verdicts/{id}", get(verdicts::one))
         .route("/v1/ledger", get(ledger::page))
+        .route("/v1/slis", get(slis::report))
         .route("/v1/openapi.yaml", get(openapi))
         .route("/metrics", get(health::metrics))
         .route("/-/healthy", get(health::healthy))
@@ -146,3 +174,6 @@ fn json(value: &impl serde::Serialize) -> Response {
     let no_store = HeaderValue::from_static("no-store");
     ([(CACHE_CONTROL, no_store)], axum::Json(value)).into_response()
 }
+
+#[cfg(test)]
+mod tests;

@@ -42,17 +42,14 @@ impl ApiError {
     /// 400 `invalid`: `field` of the query or the body is missing or wrong.
     pub fn invalid(field: &str, message: impl Into<String>) -> Self {
         ApiError {
-            field: Some(field.to_owned()),
+            field: Some(field.to_owned()).filter(|field| !field.is_empty()),
             ..ApiError::new(StatusCode::BAD_REQUEST, "invalid", message)
         }
     }
 
-    /// 400 `invalid`: several mistakes, each an object of its own.
-    pub fn invalid_in(message: impl Into<String>, details: Vec<Value>) -> Self {
-        ApiError {
-            details,
-            ..ApiError::new(StatusCode::BAD_REQUEST, "invalid", message)
-        }
+    /// Adds `details`: an object for each of several mistakes.
+    pub fn with_details(self, details: Vec<Value>) -> Self {
+        ApiError { details, ..self }
     }
 
     /// 403 `forbidden`.
@@ -95,13 +92,6 @@ impl ApiError {
             retry_after_s: Some(5),
             ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
         }
-    }
-
-    /// 500 `internal`: a mistake of ours; `log` says which, to us.
-    pub fn internal(log: &dyn std::fmt::Display) -> Self {
-        tracing::error!(error = %log, "internal error");
-        let message = "slogate made a mistake; its log says more";
-        ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
     }
 }
 
