@@ -9,6 +9,7 @@
 //!    Handlers decide nothing: no rule about deployments, verdicts or series lives here.
 
 pub mod api;
+pub mod collect;
 mod health;
 pub mod limits;
 pub mod listener;

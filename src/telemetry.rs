@@ -22,6 +22,7 @@ pub mod heartbeat;
 pub mod logging;
 pub mod metrics;
 pub mod otel;
+pub mod process;
 
 pub use heartbeat::{Heartbeat, Heartbeats};
 pub use metrics::Registry;

@@ -26,6 +26,7 @@ use axum::body::Body;
 use prost_types::Any;
 use tokio::time::Instant;
 
+use crate::ingest::{Ingest, IngestError, Outcome};
 use crate::model::Clock;
 use crate::server::limits::{self, BodyError, BodyLimits, Budget, Encoding, Held};
 use crate::telemetry::catalog;
@@ -84,32 +85,6 @@ pub enum Form {
     Json,
 }
 
-/// What became of a request that could be read.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Received {
-    /// Items rejected; the others were taken.
-    pub rejected: u64,
-    /// Why, or a warning where nothing was rejected; empty where all is well.
-    pub message: String,
-}
-
-/// Why nothing of a request was taken.
-#[derive(Debug, thiserror::Error)]
-pub enum Refused {
-    /// It can't be decoded; the text says where.
-    #[error("{0}")]
-    Malformed(String),
-    /// There is no room now.
-    #[error("too busy to take telemetry; try again in {retry_after_ms} ms")]
-    Overloaded {
-        /// When to come back, in milliseconds.
-        retry_after_ms: u64,
-    },
-    /// It could not be stored; the text is for the log.
-    #[error("{0}")]
-    Storage(String),
-}
-
 /// Takes OTLP requests: the ingest room, or a stand-in in tests of the transports.
 pub trait Receive: Send + Sync + 'static {
     /// Takes one request.
@@ -122,7 +97,26 @@ pub trait Receive: Send + Sync + 'static {
         form: Form,
         body: &[u8],
         now_ms: i64,
-    ) -> Result<Received, Refused>;
+    ) -> Result<Outcome, IngestError>;
+}
+
+impl Receive for Ingest {
+    fn receive(
+        &self,
+        signal: Signal,
+        form: Form,
+        body: &[u8],
+        now_ms: i64,
+    ) -> Result<Outcome, IngestError> {
+        match (signal, form) {
+            (Signal::Traces, Form::Protobuf) => self.traces(body, now_ms),
+            (Signal::Traces, Form::Json) => self.traces_json(body, now_ms),
+            (Signal::Metrics, Form::Protobuf) => self.metrics(body, now_ms),
+            (Signal::Metrics, Form::Json) => self.metrics_json(body, now_ms),
+            (Signal::Logs, Form::Protobuf) => self.logs(body, now_ms),
+            (Signal::Logs, Form::Json) => self.logs_json(body, now_ms),
+        }
+    }
 }
 
 /// What both transports need.
@@ -173,7 +167,7 @@ impl Otlp {
         form: Form,
         held: &Held,
         meter: &Meter,
-    ) -> Result<Received, Failure> {
+    ) -> Result<Outcome, Failure> {
         let body = &held.bytes;
         meter.body_bytes.add(body.len() as u64);
         let large_bytes = match form {
@@ -224,7 +218,7 @@ struct Meter {
 }
 
 impl Meter {
-    fn finish(&self, result: &Result<Received, Failure>) {
+    fn finish(&self, result: &Result<Outcome, Failure>) {
         self.seconds.observe(self.began.elapsed());
         let outcome = match result {
             Ok(received) if received.rejected == 0 => "ok",
@@ -341,15 +335,17 @@ impl From<BodyError> for Failure {
     }
 }
 
-impl From<Refused> for Failure {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Malformed(message) => Failure::new(FailureKind::Malformed, message),
-            Refused::Overloaded { retry_after_ms } => Failure::new(
+impl From<IngestError> for Failure {
+    fn from(error: IngestError) -> Self {
+        match error {
+            IngestError::Malformed { .. } => {
+                Failure::new(FailureKind::Malformed, error.to_string())
+            }
+            IngestError::Overloaded { retry_after_ms } => Failure::new(
                 FailureKind::Overloaded { retry_after_ms },
-                refused.to_string(),
+                error.to_string(),
             ),
-            Refused::Storage(error) => {
+            IngestError::Storage(error) => {
                 tracing::error!(error, "telemetry could not be stored");
                 let retry_after_ms = STORAGE_RETRY_MS;
                 Failure::new(
@@ -442,7 +438,7 @@ struct PartialSuccess {
 
 impl ExportResponse {
     /// A full success leaves `partial_success` unset, as the specification has it.
-    fn of(received: &Received) -> Self {
+    fn of(received: &Outcome) -> Self {
         let is_full = received.rejected == 0 && received.message.is_empty();
         let partial = || PartialSuccess {
             rejected: i64::try_from(received.rejected).unwrap_or(i64::MAX),

@@ -57,6 +57,51 @@ families! {
         "Bytes of request bodies held in memory now.";
     INFLIGHT_BYTES_MAX = Gauge "slogate_inflight_bytes_max" []
         "The most that is held before senders are told to come back later.";
+
+    INGEST_ACCEPTED = Counter "slogate_ingest_accepted_total" ["signal"]
+        "Spans, metric points and log records taken.";
+    INGEST_REJECTED = Counter "slogate_ingest_rejected_total" ["signal", "reason"]
+        "Spans, metric points and log records refused, by reason; their senders were told in the answer's partial success.";
+    INGEST_EDGES = Counter "slogate_ingest_edges_total" ["outcome"]
+        "Client and server spans looked at as halves of a call: paired, expired (the other half never came) or dropped (too many were waiting).";
+    INGEST_EDGES_WAITING = Gauge "slogate_ingest_edges_waiting" []
+        "Halves of calls that wait for their other half.";
+    INGEST_ACCUMULATORS = Gauge "slogate_ingest_accumulators" []
+        "Series that spans and logs are being counted into.";
+    INGEST_METRIC_SERIES = Gauge "slogate_ingest_metric_series" []
+        "Series of OTLP metrics that are known.";
+    INGEST_RESOURCES = Gauge "slogate_ingest_resources" []
+        "Resources that are known.";
+    INGEST_SERVICES = Gauge "slogate_ingest_services" []
+        "Services that are known.";
+    INGEST_BAD_THRESHOLDS = Counter "slogate_ingest_bad_thresholds_total" []
+        "Spans whose sampling threshold in tracestate can't be read; they count once.";
+    INGEST_TICKS = Counter "slogate_ingest_ticks_total" []
+        "Times that what was counted was written to the series store.";
+    INGEST_ROWS_REFUSED = Counter "slogate_ingest_rows_refused_total" []
+        "Samples of ours that the series store refused.";
+    INGEST_JOURNAL_BYTES = Gauge "slogate_ingest_journal_bytes" []
+        "Size of the journal of what was counted since the last tick.";
+
+    STORE_SERIES = Gauge "slogate_store_series" []
+        "Series in memory.";
+    STORE_SAMPLES = Gauge "slogate_store_samples" []
+        "Samples in memory.";
+    STORE_EXEMPLARS = Gauge "slogate_store_exemplars" []
+        "Exemplars in memory.";
+    STORE_CHUNK_BYTES = Gauge "slogate_store_chunk_bytes" []
+        "Memory of samples.";
+    STORE_INDEX_BYTES = Gauge "slogate_store_index_bytes" []
+        "Memory of labels and index.";
+    STORE_LOG_BYTES = Gauge "slogate_store_log_bytes" []
+        "Size of the write-ahead log on disk.";
+    STORE_APPENDED = Counter "slogate_store_rows_appended_total" []
+        "Samples taken since start.";
+    STORE_REFUSED = Counter "slogate_store_rows_refused_total" ["reason"]
+        "Samples refused since start, by reason.";
+
+    DEPLOYMENTS = Gauge "slogate_deployments" ["phase"]
+        "Deployments in memory, by phase.";
 }
 
 #[cfg(test)]
@@ -64,6 +109,42 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    /// `docs/metrics.md` as it should be; `SLOGATE_UPDATE_GOLDEN=1` writes it.
+    fn page() -> String {
+        let mut page = "# Metrics\n\nEvery metric that `GET /metrics` answers and that leaves over OTLP \
+            where an endpoint is set.\nOver OTLP a histogram leaves as two counters, `_count` and `_sum`.\n\
+            A family is absent until there is something to tell.\n\n\
+            | name | type | labels | meaning |\n|---|---|---|---|\n"
+            .to_owned();
+        for spec in ALL {
+            let labels: Vec<_> = spec
+                .labels
+                .iter()
+                .map(|label| format!("`{label}`"))
+                .collect();
+            let (name, kind, help) = (spec.name, spec.kind.as_str(), spec.help);
+            page.push_str(&format!(
+                "| `{name}` | {kind} | {} | {help} |\n",
+                labels.join(", ")
+            ));
+        }
+        page
+    }
+
+    #[test]
+    fn the_documentation_is_this_table() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+        if std::env::var_os("SLOGATE_UPDATE_GOLDEN").is_some() {
+            std::fs::write(path, page()).unwrap();
+        }
+        let found = std::fs::read_to_string(path).unwrap_or_default();
+        assert_eq!(
+            found,
+            page(),
+            "run with SLOGATE_UPDATE_GOLDEN=1 to write docs/metrics.md"
+        );
+    }
 
     #[test]
     fn names_follow_the_rules() {

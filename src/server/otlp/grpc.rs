@@ -21,7 +21,8 @@ use http_body_util::StreamBody;
 use prost::Message as _;
 use tonic::{Code, Status};
 
-use super::{ExportResponse, Failure, FailureKind, Form, Otlp, Received, Signal};
+use super::{ExportResponse, Failure, FailureKind, Form, Otlp, Signal};
+use crate::ingest::Outcome;
 use crate::server::limits::Encoding;
 
 /// The compressed flag and the message's length.
@@ -167,7 +168,7 @@ fn check_prefix(body: &[u8]) -> Result<bool, Failure> {
     }
 }
 
-fn success(received: &Received) -> Response<Body> {
+fn success(received: &Outcome) -> Response<Body> {
     let message = ExportResponse::of(received);
     let length = message.encoded_len();
     let mut data = BytesMut::with_capacity(PREFIX_BYTES + length);

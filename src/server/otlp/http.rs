@@ -17,7 +17,8 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, Version};
 use prost::Message as _;
 use serde_json::json;
 
-use super::{ExportResponse, Failure, FailureKind, Form, Otlp, Received, Signal};
+use super::{ExportResponse, Failure, FailureKind, Form, Otlp, Signal};
+use crate::ingest::Outcome;
 use crate::server::limits::Encoding;
 
 const PROTOBUF: HeaderValue = HeaderValue::from_static("application/x-protobuf");
@@ -117,7 +118,7 @@ fn encoding(headers: &HeaderMap) -> Result<Encoding, Failure> {
     Encoding::parse(&name).ok_or_else(|| Failure::unsupported_encoding(&name))
 }
 
-fn success(signal: Signal, form: Form, received: &Received) -> Response<Body> {
+fn success(signal: Signal, form: Form, received: &Outcome) -> Response<Body> {
     let response = ExportResponse::of(received);
     let body = match (form, &response.partial_success) {
         (Form::Protobuf, _) => response.encode_to_vec(),

@@ -46,28 +46,31 @@ impl Receive for Stub {
         form: Form,
         body: &[u8],
         now_ms: i64,
-    ) -> Result<Received, Refused> {
+    ) -> Result<Outcome, IngestError> {
         assert_eq!(now_ms, 1_000, "the clock's time is handed on");
         match *self.answer.lock() {
             Some(Told::Overloaded) => {
-                return Err(Refused::Overloaded {
+                return Err(IngestError::Overloaded {
                     retry_after_ms: 1_500,
                 });
             }
-            Some(Told::Storage) => return Err(Refused::Storage("disk is on fire".to_owned())),
+            Some(Told::Storage) => return Err(IngestError::Storage("disk is on fire".to_owned())),
             _ => {}
         }
         if form == Form::Protobuf && signal == Signal::Traces {
-            ExportTraceServiceRequest::decode(body)
-                .map_err(|error| Refused::Malformed(format!("byte 3: {error}")))?;
+            ExportTraceServiceRequest::decode(body).map_err(|error| IngestError::Malformed {
+                offset: 3,
+                what: error.to_string(),
+            })?;
         }
         self.bodies.lock().push((signal, form, body.to_vec()));
         match *self.answer.lock() {
-            Some(Told::Partial) => Ok(Received {
+            Some(Told::Partial) => Ok(Outcome {
+                accepted: 1,
                 rejected: 2,
                 message: "2 spans without service.name".to_owned(),
             }),
-            _ => Ok(Received::default()),
+            _ => Ok(Outcome::default()),
         }
     }
 }
@@ -276,7 +279,7 @@ async fn grpc_over_the_limit_is_exhausted_without_retry_info() {
 async fn grpc_overload_and_storage_failure_carry_retry_info() {
     let house = usual().await;
     for (told, ms, message) in [
-        (Told::Overloaded, 1_500, "too busy"),
+        (Told::Overloaded, 1_500, "busy"),
         (Told::Storage, 5_000, "can't be stored"),
     ] {
         house.tell(told);
@@ -577,7 +580,8 @@ async fn the_protocols_own_examples_arrive_as_they_are() {
 
 #[test]
 fn the_response_has_the_wire_shape_of_all_three_signals() {
-    let received = Received {
+    let received = Outcome {
+        accepted: 0,
         rejected: 7,
         message: "why".to_owned(),
     };
@@ -586,8 +590,9 @@ fn the_response_has_the_wire_shape_of_all_three_signals() {
     let logs = ExportLogsServiceResponse::decode(&bytes[..]).unwrap();
     assert_eq!(traces.partial_success.unwrap().rejected_spans, 7);
     assert_eq!(logs.partial_success.unwrap().error_message, "why");
-    assert_eq!(ExportResponse::of(&Received::default()).encoded_len(), 0);
-    let warning = Received {
+    assert_eq!(ExportResponse::of(&Outcome::default()).encoded_len(), 0);
+    let warning = Outcome {
+        accepted: 1,
         rejected: 0,
         message: "deprecated".to_owned(),
     };
