@@ -167,18 +167,12 @@ impl Reply {
     /// What an error answer says, in the API's error shape, else as text.
     fn complaint(&self) -> String {
         let json: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
-        let error = &json["error"];
-        let Some(message) = error["message"].as_str() else {
+        let Some(message) = json["error"]["message"].as_str() else {
             let text = String::from_utf8_lossy(&self.body);
             let text: String = text.trim().chars().take(300).collect();
             return format!("answered {}: {text}", self.status);
         };
-        let mut lines = message.to_owned();
-        for detail in error["details"].as_array().into_iter().flatten() {
-            let part = |name: &str| detail[name].as_str().unwrap_or_default();
-            lines.push_str(&format!("\n  {}: {}", part("field"), part("message")));
-        }
-        lines
+        message.to_owned()
     }
 }
 
@@ -242,17 +236,14 @@ mod tests {
     }
 
     #[test]
-    fn complaints_list_every_field() {
+    fn complaints_are_the_daemons_words() {
         let reply = |body: &str| Reply {
             status: 400,
             body: body.as_bytes().to_vec(),
             retry_after: None,
         };
-        let body = r#"{"error":{"code":"invalid_event","message":"1 mistake","details":[{"field":"artifact.digest","message":"is not a digest"}]}}"#;
-        assert_eq!(
-            reply(body).complaint(),
-            "1 mistake\n  artifact.digest: is not a digest"
-        );
+        let body = r#"{"error":{"code":"invalid","message":"version: is empty"}}"#;
+        assert_eq!(reply(body).complaint(), "version: is empty");
         assert_eq!(reply("<html>").complaint(), "answered 400: <html>");
     }
 

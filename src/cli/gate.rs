@@ -219,14 +219,13 @@ async fn ask(client: &Client, args: &GateArgs, progress: &mut Progress) -> Ended
         let asking = ask_once(client, &question, left.min(LONG_POLL));
         let pause = match progress.while_waiting(asking, deadline).await {
             Ok(answered) => {
-                progress.say(&answered.answer, deadline);
                 pauses.reset();
-                let is_conclusive = answered.answer.is_conclusive();
-                last = Some(answered);
-                if is_conclusive || Instant::now() >= deadline {
-                    let no_answer = None;
+                if answered.answer.is_conclusive() || Instant::now() >= deadline {
+                    let (last, no_answer) = (Some(answered), None);
                     return Ended { last, no_answer };
                 }
+                progress.say(&answered.answer, deadline);
+                last = Some(answered);
                 BETWEEN_ASKING.saturating_sub(asked_at.elapsed())
             }
             Err(NoAnswer::NotNow(what, asked)) => match pauses.next(Instant::now(), asked) {

@@ -166,9 +166,10 @@ impl Round {
         }
     }
 
-    /// Calls `work`, which may block, on each round; it says whether it was done.
+    /// Calls `work`, which may block, at once and on each round; it says whether it was done.
     async fn each(self, work: fn(&Rooms, i64) -> bool) {
-        while let Some(now_ms) = self.next().await {
+        let mut next = Some(self.rooms.clock.now_ms());
+        while let Some(now_ms) = next {
             let rooms = self.rooms.clone();
             let is_done = match tokio::task::spawn_blocking(move || work(&rooms, now_ms)).await {
                 Ok(is_done) => is_done,
@@ -178,6 +179,7 @@ impl Round {
             if is_done {
                 self.heart.beat(self.rooms.clock.now_ms());
             }
+            next = self.next().await;
         }
         self.heart.retire();
     }
@@ -217,7 +219,8 @@ fn keep_store(rooms: &Rooms, now_ms: i64) -> bool {
 async fn observe(round: Round) {
     let rooms = &round.rooms;
     let mut pending: Vec<ObservedVersion> = Vec::new();
-    while let Some(now_ms) = round.next().await {
+    let mut next = Some(rooms.clock.now_ms());
+    while let Some(now_ms) = next {
         if pending.len() < PENDING_MAX {
             pending.extend(rooms.ingest.take_observed().iter().map(as_model));
         }
@@ -231,6 +234,7 @@ async fn observe(round: Round) {
             }
             Err(error) => tracing::error!(%error, "versions seen could not be recorded"),
         }
+        next = round.next().await;
     }
     round.heart.retire();
 }
@@ -251,7 +255,6 @@ fn as_model(seen: &crate::ingest::ObservedVersion) -> ObservedVersion {
 }
 
 async fn write_slis(round: Round) {
-    // The first round at once: SLIs are there when somebody looks after a restart.
     let mut next = Some(round.rooms.clock.now_ms());
     while let Some(now_ms) = next {
         let mut is_done = true;
