@@ -301,3 +301,79 @@ impl Log {
         all.map(|segment| segment.bytes).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use slogate_series::Labels;
+
+    use crate::{Batch, FloatRow, Options, Store};
+
+    fn batch(store: &Store, t_ms: i64) -> Batch {
+        let labels = Labels::from_pairs([("__name__", "up")]);
+        let row = FloatRow {
+            series: store.series(&labels).unwrap(),
+            t_ms,
+            start_ms: 0,
+            value: 1.0,
+        };
+        Batch {
+            floats: vec![row],
+            ..Batch::default()
+        }
+    }
+
+    /// The disk is full in the middle of a segment: the batch is not acknowledged, what is
+    /// in the segment stays readable, and the batch is written when it is sent again, its
+    /// series declared anew.
+    #[test]
+    fn a_write_that_fails_leaves_the_segment_and_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            dir: Some(dir.path().to_owned()),
+            ..Options::default()
+        };
+        let (store, _) = Store::open(options.clone(), 0).unwrap();
+        store.append(&batch(&store, 1), 0).unwrap();
+        {
+            let mut log = store.log.as_ref().unwrap().lock();
+            let current = log.current.as_mut().unwrap();
+            // A handle that can't be written to fails as a full disk does.
+            current.file = std::fs::File::open(&current.segment.path).unwrap();
+        }
+        let error = store.append(&batch(&store, 2), 0).unwrap_err();
+        assert!(
+            error.to_string().starts_with("series log: write "),
+            "{error}"
+        );
+        assert_eq!(store.append(&batch(&store, 2), 0).unwrap().accepted, 1);
+        assert_eq!(
+            store.stats().appended,
+            2,
+            "what failed was not acknowledged"
+        );
+        let before = store.select(&[], 0, 10);
+        assert_eq!(before[0].samples.len(), 2);
+        drop(store);
+        let (store, report) = Store::open(options, 0).unwrap();
+        assert_eq!((report.segments, report.damaged, report.samples), (2, 0, 2));
+        assert_eq!(store.select(&[], 0, 10), before);
+    }
+
+    #[test]
+    fn files_waiting_to_be_synced_are_bounded() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            dir: Some(dir.path().to_owned()),
+            segment_bytes: 1,
+            ..Options::default()
+        };
+        let (store, _) = Store::open(options, 0).unwrap();
+        for t_ms in 0..50 {
+            store.append(&batch(&store, t_ms), 0).unwrap();
+        }
+        let log = store.log.as_ref().unwrap();
+        assert_eq!(log.lock().unsynced.len(), super::UNSYNCED_MAX);
+        store.flush().unwrap();
+        assert!(log.lock().unsynced.is_empty());
+    }
+}

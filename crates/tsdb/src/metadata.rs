@@ -4,7 +4,7 @@
 //! value of a metric counts. There are limits, since names come from outside; what is
 //! beyond them is left out and counted in [`Stats`](crate::Stats).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The most metrics that metadata are kept of.
@@ -87,7 +87,7 @@ pub struct Metadata {
 #[derive(Debug, Default)]
 pub(crate) struct MetadataTable {
     by_metric: BTreeMap<Arc<str>, Metadata>,
-    unwritten: Vec<Arc<str>>,
+    unwritten: BTreeSet<Arc<str>>,
     refused: u64,
 }
 
@@ -107,7 +107,7 @@ impl MetadataTable {
         }
         if !self.has(metric, &metadata) {
             let metric: Arc<str> = Arc::from(metric);
-            self.unwritten.push(Arc::clone(&metric));
+            self.unwritten.insert(Arc::clone(&metric));
             self.by_metric.insert(metric, metadata);
         }
     }
@@ -133,7 +133,7 @@ impl MetadataTable {
     }
 
     /// Takes the names of those that changed since the last call.
-    pub(crate) fn take_unwritten(&mut self) -> Vec<Arc<str>> {
+    pub(crate) fn take_unwritten(&mut self) -> BTreeSet<Arc<str>> {
         std::mem::take(&mut self.unwritten)
     }
 
@@ -144,5 +144,52 @@ impl MetadataTable {
     /// How often metadata were left out.
     pub(crate) fn refused(&self) -> u64 {
         self.refused
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn help(text: &str) -> Metadata {
+        Metadata {
+            help: text.into(),
+            ..Metadata::default()
+        }
+    }
+
+    #[test]
+    fn the_newest_counts_and_is_written_once() {
+        let mut table = MetadataTable::default();
+        // Two exporters that don't agree must not make the list of changes grow.
+        for n in 0..1_000 {
+            table.set("m", help(&format!("{}", n % 2)));
+        }
+        assert_eq!(table.take_unwritten().len(), 1);
+        table.set("m", help("1"));
+        assert!(table.take_unwritten().is_empty(), "nothing changed");
+        assert_eq!(table.list(None, 0), [("m".into(), help("1"))]);
+        assert_eq!(table.list(Some("x"), 0), []);
+    }
+
+    #[test]
+    fn number_and_length_are_limited() {
+        let mut table = MetadataTable::default();
+        table.set("m", help(&"x".repeat(TEXT_BYTES_MAX + 1)));
+        assert_eq!((table.list(None, 0).len(), table.refused()), (0, 1));
+        for n in 0..=METRICS_MAX {
+            table.set(&format!("m{n}"), help(""));
+        }
+        assert_eq!(table.refused(), 2);
+        table.set("m0", help("known metrics may change"));
+        assert_eq!((table.refused(), table.list(None, 5).len()), (2, 5));
+    }
+
+    #[test]
+    fn every_kind_has_its_code() {
+        for kind in MetricKind::ALL {
+            assert_eq!(MetricKind::from_code(kind.code()), Some(kind));
+        }
+        assert_eq!(MetricKind::from_code(8), None);
     }
 }

@@ -313,6 +313,9 @@ impl MemSeries {
 
     /// Whether a chunk or late sample touches the closed range.
     pub(crate) fn overlaps(&self, start_ms: i64, end_ms: i64) -> bool {
+        if start_ms > end_ms {
+            return false;
+        }
         self.open
             .range_ms()
             .is_some_and(|(first, last)| first <= end_ms && last >= start_ms)
@@ -332,7 +335,7 @@ impl MemSeries {
 
     /// What a reader of the closed range needs; `None` if nothing touches it.
     pub(crate) fn snapshot(&self, start_ms: i64, end_ms: i64) -> Option<Snapshot> {
-        if start_ms > end_ms || !self.overlaps(start_ms, end_ms) {
+        if !self.overlaps(start_ms, end_ms) {
             return None;
         }
         let from = self.chunks.partition_point(|chunk| chunk.max_ms < start_ms);
@@ -410,4 +413,133 @@ where
             (_, None) => waiting.take(),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const WINDOW: i64 = 10_000;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Append(i64, f64),
+        Fold,
+        Finish(i64),
+        Expire(i64),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let value = prop_oneof![4 => (0u8..9).prop_map(f64::from), 1 => Just(0.5)];
+        let step = prop_oneof![
+            60 => (-12_000i64..12_000, value).prop_map(|(ahead, v)| Step::Append(ahead, v)),
+            60 => (1i64..200, Just(1.0)).prop_map(|(ahead, v)| Step::Append(ahead, v)),
+            2 => Just(Step::Fold),
+            2 => (-5_000i64..5_000).prop_map(Step::Finish),
+            1 => (-20_000i64..-1_000).prop_map(Step::Expire),
+        ];
+        prop::collection::vec(step, 1..600)
+    }
+
+    fn assert_invariants(series: &MemSeries, tally: Tally) {
+        for pair in series.chunks.windows(2) {
+            assert!(pair[0].max_ms < pair[1].min_ms, "I-SERIES-1");
+        }
+        let open = series.open.range_ms();
+        if let (Some(chunk), Some((first, _))) = (series.chunks.last(), open) {
+            assert!(chunk.max_ms < first, "I-SERIES-2");
+        }
+        let times: Vec<i64> = series
+            .chunks
+            .iter()
+            .flat_map(|c| c.iter())
+            .map(|s| s.t_ms)
+            .collect();
+        for pair in series.late.windows(2) {
+            assert!(pair[0].t_ms < pair[1].t_ms, "I-SERIES-3");
+        }
+        for late in &series.late {
+            assert!(times.binary_search(&late.t_ms).is_err(), "I-SERIES-3");
+            assert_eq!(
+                series.open.last_is(late.t_ms, Incoming::Float(0.0)),
+                None,
+                "I-SERIES-3"
+            );
+        }
+        let newest = open.map(|(_, last)| last).max(times.last().copied());
+        assert!(
+            newest.is_none_or(|newest| newest <= series.newest_ms),
+            "I-SERIES-4"
+        );
+
+        let chunks: usize = series.chunks.iter().map(Chunk::memory_bytes).sum();
+        let bytes = chunks + series.open.heap_bytes() + late_bytes(&series.late);
+        assert_eq!(tally.bytes, bytes);
+        let samples = times.len() + usize::from(series.open.count()) + series.late.len();
+        assert_eq!(tally.samples, samples as u64);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        #[test]
+        fn invariants_hold_whatever_happens(steps in steps()) {
+            let mut series = MemSeries::new(Box::default(), 0);
+            let mut tally = Tally::default();
+            let mut newest = 1_000_000;
+            for step in steps {
+                match step {
+                    Step::Append(ahead, value) => {
+                        let value = Incoming::Float(value);
+                        let t_ms = newest + ahead;
+                        let entered = series.append(t_ms, 0, value, WINDOW, &mut tally);
+                        if entered.is_ok() {
+                            newest = newest.max(t_ms);
+                        }
+                    }
+                    Step::Fold => {
+                        series.fold(&mut tally);
+                        prop_assert!(series.late.is_empty());
+                    }
+                    Step::Finish(ahead) => {
+                        series.finish_idle(newest + ahead, &mut tally);
+                    }
+                    Step::Expire(ahead) => {
+                        series.expire(newest + ahead, &mut tally);
+                    }
+                }
+                assert_invariants(&series, tally);
+            }
+            series.expire(i64::MAX, &mut tally);
+            prop_assert!(series.has_no_samples());
+            prop_assert_eq!((tally.bytes, tally.samples), (0, 0));
+        }
+    }
+
+    /// A series that keeps getting late samples must not fall apart into tiny chunks.
+    #[test]
+    fn folding_again_and_again_keeps_chunks_full() {
+        let mut series = MemSeries::new(Box::default(), 0);
+        let mut tally = Tally::default();
+        for n in 0..3_000i64 {
+            let one = Incoming::Float(1.0);
+            series
+                .append(n * 1_000, 0, one, WINDOW, &mut tally)
+                .unwrap();
+            if n % 10 == 9 {
+                series
+                    .append(n * 1_000 - 4_500, 0, one, WINDOW, &mut tally)
+                    .unwrap();
+                assert_eq!(series.fold(&mut tally), 1);
+            }
+        }
+        assert_eq!(tally.samples, 3_300);
+        assert!(
+            series.chunks.len() <= 2 * 3_300 / 120,
+            "{}",
+            series.chunks.len()
+        );
+    }
 }

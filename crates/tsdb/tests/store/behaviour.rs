@@ -250,8 +250,12 @@ fn select_with_streams_the_same() {
 #[test]
 fn an_inverted_range_is_empty() {
     let store = in_memory();
-    append(&store, store.series(&labels("m")).unwrap(), NOW, 1.0);
+    let series = store.series(&labels("m")).unwrap();
+    append(&store, series, NOW - 100, 1.0);
+    append(&store, series, NOW + 100, 1.0);
     assert!(store.select(&all(), NOW + 1, NOW - 1).is_empty());
+    assert!(store.series_labels(&all(), NOW + 1, NOW - 1).is_empty());
+    assert!(store.label_names(&all(), NOW + 1, NOW - 1).is_empty());
     assert!(store.select(&all(), i64::MAX, i64::MIN).is_empty());
 }
 

@@ -4,5 +4,6 @@
 
 mod behaviour;
 mod crash;
+mod format;
 mod kit;
 mod model;
