@@ -29,9 +29,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::deploy::{Deployments, Filter};
+use crate::deploy::{Deployments, Filter, OBSERVER};
 use crate::ledger::Ledger;
-use crate::model::{Deployment, Outcome, Phase, TimeRange};
+use crate::model::{Deployment, EventKind, Outcome, Phase, TimeRange};
 use crate::source::MetricSource;
 
 mod delta;
@@ -231,10 +231,13 @@ fn is_undone(deployment: &Deployment) -> bool {
     deployment.phase == Phase::RolledBack || deployment.rolled_back_by.is_some()
 }
 
-/// Whether somebody mended the release without calling it a rollback.
+/// Whether somebody mended the release without calling it a rollback: by hand, or by shipping
+/// the previous artifact again, which no event named a rollback.
 fn is_silently_fixed(deployment: &Deployment) -> bool {
-    let said_so = deployment.phase == Phase::RolledBack;
-    !said_so && (deployment.manual_changes > 0 || deployment.rolled_back_by.is_some())
+    let mut timeline = deployment.timeline.iter();
+    let said_so =
+        timeline.any(|event| event.kind == EventKind::RolledBack && event.source != OBSERVER);
+    !said_so && (deployment.manual_changes > 0 || is_undone(deployment))
 }
 
 fn set(facts: &[&Fact], since_ms: i64) -> SliSet {

@@ -1,7 +1,7 @@
 //! SLIs by hand: each case small enough to count on fingers.
 
 use super::*;
-use crate::model::{Artifact, DeploymentId, Origin, Target};
+use crate::model::{Artifact, DeploymentId, EventRef, Origin, Target};
 
 const MINUTE: i64 = 60_000;
 
@@ -29,6 +29,20 @@ fn deployment(phase: Phase, took_min: i64) -> Deployment {
         url: None,
         timeline: Vec::new(),
     }
+}
+
+/// Somebody said that it was rolled back.
+fn announced_rollback(took_min: i64) -> Deployment {
+    let mut deployment = deployment(Phase::RolledBack, took_min);
+    deployment.timeline.push(EventRef {
+        source: "ci".to_owned(),
+        id: "7".to_owned(),
+        kind: EventKind::RolledBack,
+        time_ms: (1_000 + took_min) * MINUTE,
+        reason: None,
+        actor: None,
+    });
+    deployment
 }
 
 fn fact(deployment: Deployment) -> Fact {
@@ -85,12 +99,12 @@ fn partial_failures_and_rollbacks_are_no_successes_and_superseded_count_nowhere(
 fn silent_fixes_count_as_rollbacks_and_are_shown_apart() {
     let mut by_hand = deployment(Phase::Succeeded, 2);
     by_hand.manual_changes = 1;
-    let mut redeployed = deployment(Phase::Succeeded, 3);
+    let mut redeployed = deployment(Phase::RolledBack, 3);
     redeployed.rolled_back_by = Some(DeploymentId("older-again".to_owned()));
     let facts = [
         fact(by_hand),
         fact(redeployed),
-        fact(deployment(Phase::RolledBack, 6)),
+        fact(announced_rollback(6)),
         fact(deployment(Phase::Succeeded, 1)),
     ];
     let found = of(&facts);
