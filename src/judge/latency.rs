@@ -9,13 +9,14 @@
 
 use slogate_series::Histogram;
 use slogate_stats::buckets::{Boundaries, BucketCounts};
+use slogate_stats::dispersion::{self, Count, Variance};
 use slogate_stats::{BucketBlock, Direction, ExceedanceTest, ExceedanceTestParams};
 
 use super::arms::Pair;
 use super::compare::{Context, Sides};
 use super::errors::{Decision, Weights, against, tolerance};
 use super::words;
-use crate::model::{ArmCounts, CheckResult, Evidence, Reason, TimeRange};
+use crate::model::{ArmCounts, BaselineKind, CheckResult, Evidence, Reason, TimeRange};
 use crate::policy::{Check, CompareCheck};
 
 /// Answers a check on a latency quantile.
@@ -34,7 +35,16 @@ pub(crate) fn answer(
     let relative = relative_margin(compare, known.quantile(quantile));
 
     let mut weights = Weights::levels(context, check, false);
-    let run = |direction| walk(relative, quantile, direction, &past, pairs).unwrap_or((0.0, 0.0));
+    let phi = dispersion_of(sides, known.quantile(quantile));
+    let run = |direction| {
+        let params = ExceedanceTestParams {
+            worse_by_relative: relative,
+            quantiles: vec![quantile],
+            dispersion: phi,
+            direction,
+        };
+        walk(params, &past, pairs).unwrap_or((0.0, 0.0))
+    };
     (weights.worse_now, weights.worse) = run(Direction::Worse);
     (_, weights.not_worse) = run(Direction::NotWorse);
     // Without a guard its evidence stays at zero, below any level.
@@ -62,7 +72,7 @@ pub(crate) fn answer(
         log_e_not_worse: finite(weights.not_worse),
         log_e_fail_at: finite(weights.fail_at),
         log_e_pass_at: finite(weights.pass_at),
-        dispersion: Some(1.0),
+        dispersion: finite(phi),
         warnings: sides.warnings.clone(),
         ..Evidence::default()
     };
@@ -87,22 +97,31 @@ fn total<'h>(histograms: impl Iterator<Item = &'h Histogram>) -> Histogram {
     histograms.fold(first.clone(), |sum, next| sum.add(next))
 }
 
+/// How much burstier than independent requests the baseline's slow ones are.
+fn dispersion_of(sides: &Sides<'_, Histogram>, threshold: Option<f64>) -> f64 {
+    let Some(threshold) = threshold else {
+        return 1.0;
+    };
+    let beside = sides.pairs.pairs.iter().filter_map(|pair| pair.baseline);
+    let known: Vec<&Histogram> = match sides.pairs.kind {
+        BaselineKind::Concurrent => sides.history.iter().copied().chain(beside).collect(),
+        BaselineKind::Historical => sides.history.clone(),
+    };
+    let counts = known.iter().map(|histogram| Count {
+        total: histogram.count,
+        events: (histogram.count - histogram.count_at_most(threshold)).max(0.0),
+    });
+    dispersion::over_time(&counts.collect::<Vec<_>>(), Variance::Binomial)
+}
+
 /// The evidence now and at its highest; `None` for parameters that no test accepts, which a
 /// parsed policy can't hold.
 fn walk(
-    relative: f64,
-    quantile: f64,
-    direction: Direction,
+    params: ExceedanceTestParams,
     past: &Histogram,
     pairs: &[Pair<'_, Histogram>],
 ) -> Option<(f64, f64)> {
-    let mut test = ExceedanceTest::new(ExceedanceTestParams {
-        worse_by_relative: relative,
-        quantiles: vec![quantile],
-        dispersion: 1.0,
-        direction,
-    })
-    .ok()?;
+    let mut test = ExceedanceTest::new(params).ok()?;
     if past.count > 0.0
         && let Some(boundaries) = boundaries(past)
     {
