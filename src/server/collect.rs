@@ -11,6 +11,9 @@ use crate::server::limits::Budget;
 use crate::telemetry::catalog;
 use crate::telemetry::metrics::{Registry, Spec};
 
+/// A family of one number, and where it is among the numbers of `S`.
+type Single<S> = (&'static Spec, fn(&S) -> u64);
+
 /// The phases that deployments are counted by.
 const PHASES: [Phase; 8] = [
     Phase::Pending,
@@ -31,7 +34,7 @@ pub fn budget(registry: &Registry, budget: &Budget) {
     });
     let total = budget.total() as f64;
     registry.collect(&catalog::INFLIGHT_BYTES_MAX, move |out| {
-        out.push(&[], total)
+        out.push(&[], total);
     });
 }
 
@@ -58,7 +61,7 @@ pub fn ingest(registry: &Registry, ingest: &Arc<Ingest>) {
         out.push(&["expired"], stats.edges_expired as f64);
         out.push(&["dropped"], stats.edges_dropped as f64);
     });
-    let singles: [(&'static Spec, fn(&IngestStats) -> u64); 9] = [
+    let singles: [Single<IngestStats>; 9] = [
         (&catalog::INGEST_EDGES_WAITING, |stats| stats.edges_waiting),
         (&catalog::INGEST_ACCUMULATORS, |stats| stats.accumulators),
         (&catalog::INGEST_METRIC_SERIES, |stats| stats.metric_series),
@@ -79,7 +82,7 @@ pub fn ingest(registry: &Registry, ingest: &Arc<Ingest>) {
 
 /// Has `registry` tell how large the series store is.
 pub fn store(registry: &Registry, store: &Arc<Store>) {
-    let singles: [(&'static Spec, fn(&slogate_tsdb::Stats) -> u64); 7] = [
+    let singles: [Single<slogate_tsdb::Stats>; 7] = [
         (&catalog::STORE_SERIES, |stats| stats.series),
         (&catalog::STORE_SAMPLES, |stats| stats.samples),
         (&catalog::STORE_EXEMPLARS, |stats| stats.exemplars),

@@ -14,9 +14,12 @@ use serde_json::{Value, json};
 
 use crate::server::limits::BodyError;
 
-/// An answer that is not the one asked for.
+/// An answer that is not the one asked for. Boxed, since most results are not errors.
 #[derive(Debug)]
-pub struct ApiError {
+pub struct ApiError(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     status: StatusCode,
     code: &'static str,
     message: String,
@@ -28,7 +31,7 @@ pub struct ApiError {
 
 impl ApiError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        ApiError {
+        ApiError(Box::new(Parts {
             status,
             code,
             message: message.into(),
@@ -36,20 +39,20 @@ impl ApiError {
             details: Vec::new(),
             retry_after_s: None,
             allow: None,
-        }
+        }))
     }
 
     /// 400 `invalid`: `field` of the query or the body is missing or wrong.
     pub fn invalid(field: &str, message: impl Into<String>) -> Self {
-        ApiError {
-            field: Some(field.to_owned()).filter(|field| !field.is_empty()),
-            ..ApiError::new(StatusCode::BAD_REQUEST, "invalid", message)
-        }
+        let mut error = ApiError::new(StatusCode::BAD_REQUEST, "invalid", message);
+        error.0.field = Some(field.to_owned()).filter(|field| !field.is_empty());
+        error
     }
 
     /// Adds `details`: an object for each of several mistakes.
-    pub fn with_details(self, details: Vec<Value>) -> Self {
-        ApiError { details, ..self }
+    pub fn with_details(mut self, details: Vec<Value>) -> Self {
+        self.0.details = details;
+        self
     }
 
     /// 403 `forbidden`.
@@ -69,14 +72,11 @@ impl ApiError {
 
     /// 405 `method_not_allowed`; `allow` lists the methods that are.
     pub fn method_not_allowed(allow: &'static str) -> Self {
-        ApiError {
-            allow: Some(allow),
-            ..ApiError::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method_not_allowed",
-                format!("this path takes {allow}"),
-            )
-        }
+        let message = format!("this path takes {allow}");
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        let mut error = ApiError::new(status, "method_not_allowed", message);
+        error.0.allow = Some(allow);
+        error
     }
 
     /// 415 `unsupported`.
@@ -88,10 +88,9 @@ impl ApiError {
     pub fn unavailable(message: impl Into<String>, log: &dyn std::fmt::Display) -> Self {
         let message = message.into();
         tracing::error!(error = %log, "{message}");
-        ApiError {
-            retry_after_s: Some(5),
-            ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
-        }
+        let mut error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message);
+        error.0.retry_after_s = Some(5);
+        error
     }
 }
 
@@ -105,34 +104,40 @@ impl From<BodyError> for ApiError {
                 (StatusCode::BAD_REQUEST, "invalid")
             }
         };
-        let retry_after_s = matches!(error, BodyError::Overloaded).then_some(1);
-        ApiError {
-            retry_after_s,
-            ..ApiError::new(status, code, error.to_string())
-        }
+        let mut answer = ApiError::new(status, code, error.to_string());
+        answer.0.retry_after_s = matches!(error, BodyError::Overloaded).then_some(1);
+        answer
     }
 }
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut error = json!({ "code": self.code, "message": self.message });
-        if let Some(field) = self.field {
+        let Parts {
+            status,
+            code,
+            message,
+            field,
+            details,
+            retry_after_s,
+            allow,
+        } = *self.0;
+        let mut error = json!({ "code": code, "message": message });
+        if let Some(field) = field {
             error["field"] = field.into();
         }
-        if !self.details.is_empty() {
-            error["details"] = self.details.into();
+        if !details.is_empty() {
+            error["details"] = details.into();
         }
-        let body = axum::Json(json!({ "error": error }));
-        let mut response = (self.status, body).into_response();
+        let mut response = (status, axum::Json(json!({ "error": error }))).into_response();
         let headers = response.headers_mut();
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(allow) = self.allow {
+        if let Some(allow) = allow {
             headers.insert(ALLOW, HeaderValue::from_static(allow));
         }
-        if let Some(seconds) = self.retry_after_s {
+        if let Some(seconds) = retry_after_s {
             headers.insert(RETRY_AFTER, seconds.into());
         }
-        if self.status == StatusCode::REQUEST_TIMEOUT {
+        if status == StatusCode::REQUEST_TIMEOUT {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response

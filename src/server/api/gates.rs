@@ -99,7 +99,10 @@ pub(super) async fn verdict(
     };
     let wait = params.duration("wait", WAIT_MAX)?;
     let is_fresh = params.flag("fresh")?;
-    let answer = app.watcher.answer(&query).map_err(refused)?;
+    let answer = app
+        .watcher
+        .answer(&query)
+        .map_err(|error| refused(&error))?;
     if is_fresh
         && let Some(id) = &answer.deployment
         && let Ok(_turn) = app.fresh.try_acquire()
@@ -113,11 +116,10 @@ pub(super) async fn verdict(
         },
         None => app.watcher.answer(&query),
     };
-    Ok(json(&answer.map_err(refused)?))
+    Ok(json(&answer.map_err(|error| refused(&error))?))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the signature is map_err's")]
-fn refused(error: GateError) -> ApiError {
+fn refused(error: &GateError) -> ApiError {
     let message = error.to_string();
     match error {
         GateError::BadQuery { field, .. } => ApiError::invalid(field, message),

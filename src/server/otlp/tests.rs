@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::time::Duration;
 
+use opentelemetry::trace::{Span as _, Tracer as _};
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
 use opentelemetry_proto::tonic::collector::logs::v1::{
     ExportLogsServiceRequest, ExportLogsServiceResponse,
@@ -21,9 +22,11 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::Channel;
 
 use super::*;
+use crate::ingest::IngestOptions;
 use crate::model::ManualClock;
 use crate::server::listener::ListenOptions;
 use crate::server::testing::{Answer, Server, http, raw, serve};
+use crate::telemetry::otel::{ExportOptions, Exporting, Protocol};
 
 /// Decodes, remembers, and answers as told.
 #[derive(Default)]
@@ -329,6 +332,9 @@ async fn call(house: &House, headers: &[(&str, &str)], body: Vec<u8>) -> (u16, S
     (answer.status().as_u16(), code, message)
 }
 
+/// What is wrong with a call, its headers and its body.
+type Case<'a> = (&'static str, &'a [(&'static str, &'static str)], Vec<u8>);
+
 fn framed(flag: u8, declared: usize, message: &[u8]) -> Vec<u8> {
     let mut bytes = vec![flag];
     bytes.extend_from_slice(&u32::try_from(declared).unwrap().to_be_bytes());
@@ -341,7 +347,7 @@ async fn malformed_grpc_calls_are_invalid_and_never_a_panic() {
     let house = usual().await;
     let grpc = [("content-type", "application/grpc")];
     let gzip_said = [grpc[0], ("grpc-encoding", "gzip")];
-    let cases: [(&str, &[(&str, &str)], Vec<u8>); 8] = [
+    let cases: [Case<'_>; 8] = [
         ("no message", &grpc, vec![]),
         ("half a prefix", &grpc, vec![0, 0]),
         ("shorter than said", &grpc, framed(0, 100, b"abc")),
@@ -464,14 +470,15 @@ async fn http_refusals_say_why_in_the_right_words() {
     let text = [("content-type", "text/plain")];
     let brotli = [JSON, ("content-encoding", "br")];
     let not_gzip = [JSON, ("content-encoding", "gzip")];
-    let cases: [(&str, &str, &[(&str, &str)], u16, i64); 7] = [
-        ("POST", "/v1/traces", &text, 415, 12),
-        ("POST", "/v1/traces", &[], 415, 12),
-        ("POST", "/v1/traces", &brotli, 415, 12),
-        ("POST", "/v1/traces", &not_gzip, 400, 3),
-        ("GET", "/v1/traces", &[], 405, 12),
-        ("PUT", "/v1/logs", &[JSON], 405, 12),
-        ("POST", "/v1/profiles", &[JSON], 404, 12),
+    let (none, json) = (&[][..], &[JSON][..]);
+    let cases = [
+        ("POST", "/v1/traces", &text[..], 415, 12),
+        ("POST", "/v1/traces", none, 415, 12),
+        ("POST", "/v1/traces", &brotli[..], 415, 12),
+        ("POST", "/v1/traces", &not_gzip[..], 400, 3),
+        ("GET", "/v1/traces", none, 405, 12),
+        ("PUT", "/v1/logs", json, 405, 12),
+        ("POST", "/v1/profiles", json, 404, 12),
     ];
     for (method, path, headers, status, code) in cases {
         let answer = http(&house.http, method, path, headers, b"{}").await;
@@ -576,6 +583,97 @@ async fn the_protocols_own_examples_arrive_as_they_are() {
         assert_eq!((answer.status, answer.text()), (200, "{}".to_owned()));
         assert_eq!(house.take()[0].2, text);
     }
+}
+
+fn contains(body: &[u8], text: &str) -> bool {
+    body.windows(text.len())
+        .any(|window| window == text.as_bytes())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_own_telemetry_leaves_by_every_protocol() {
+    let house = usual().await;
+    for (protocol, form, endpoint) in [
+        (Protocol::Grpc, Form::Protobuf, house.grpc.url("")),
+        (Protocol::HttpProtobuf, Form::Protobuf, house.http.url("")),
+        (Protocol::HttpJson, Form::Json, house.http.url("/")),
+    ] {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let options = ExportOptions {
+            endpoint,
+            protocol,
+            interval_ms: 1_000,
+            instance: "one".to_owned(),
+            environment: Some("test".to_owned()),
+        };
+        let registry = Registry::new();
+        registry
+            .counter(&catalog::CONNECTIONS_TOTAL, &["api"])
+            .add(7);
+        let handle = tokio::runtime::Handle::current();
+        let exporting = Exporting::start(&options, &registry, &handle).unwrap();
+        exporting.tracer().start("round").end();
+        tokio::task::spawn_blocking(move || exporting.shutdown())
+            .await
+            .unwrap();
+        let bodies = house.take();
+        let has = |signal, text: &str| {
+            let mut of_signal = bodies.iter().filter(|(s, f, _)| (*s, *f) == (signal, form));
+            of_signal.any(|(.., body)| contains(body, text))
+        };
+        assert!(has(Signal::Metrics, "slogate_connections"), "{protocol:?}");
+        assert!(has(Signal::Traces, "round"), "{protocol:?}");
+        assert!(
+            has(Signal::Traces, "deployment.environment.name"),
+            "{protocol:?}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spans_over_the_wire_become_series() {
+    let (store, _) = slogate_tsdb::Store::open(slogate_tsdb::Options::default(), 0).unwrap();
+    let store = Arc::new(store);
+    let ingest = Ingest::new(store.clone(), IngestOptions::default(), 0).unwrap();
+    let ingest = Arc::new(ingest);
+    let clock = Arc::new(ManualClock::at(1_000_000));
+    let limits = BodyLimits::default();
+    let budget = Budget::new(1 << 30);
+    let otlp = Otlp::new(ingest.clone(), clock, limits, budget, &Registry::new());
+    let grpc = serve(grpc::router(otlp.clone()), ListenOptions::default()).await;
+    let http_server = serve(super::http::router(otlp), ListenOptions::default()).await;
+    let channel = Channel::from_shared(grpc.url("")).unwrap();
+    let mut client = TraceServiceClient::new(channel.connect().await.unwrap());
+    let nameless = client.export(spans(2)).await.unwrap().into_inner();
+    let partial = nameless.partial_success.unwrap();
+    assert_eq!(partial.rejected_spans, 2);
+    assert!(
+        partial.error_message.contains("service.name"),
+        "{partial:?}"
+    );
+    let json = br#"{"resourceSpans":[{"resource":{"attributes":[
+        {"key":"service.name","value":{"stringValue":"checkout"}},
+        {"key":"service.version","value":{"stringValue":"2.0"}}]},
+        "scopeSpans":[{"spans":[{"traceId":"01010101010101010101010101010101",
+        "spanId":"0202020202020202","name":"GET /","kind":2,
+        "startTimeUnixNano":"999000000000","endTimeUnixNano":"999500000000"}]}]}]}"#;
+    let answer = http(&http_server, "POST", "/v1/traces", &[JSON], json).await;
+    assert_eq!((answer.status, answer.text()), (200, "{}".to_owned()));
+    let answer = http(
+        &http_server,
+        "POST",
+        "/v1/traces",
+        &[JSON],
+        b"{\"resourceSpans\":7}",
+    )
+    .await;
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    ingest.flush(1_005_000).unwrap();
+    let name = slogate_series::Matcher::equal("__name__", "traces_span_metrics_calls_total");
+    let series = store.select(&[name], 0, i64::MAX);
+    assert!(!series.is_empty(), "the span became a series");
+    let labels = &series[0].labels;
+    assert_eq!(labels.get("service_version"), Some("2.0"));
 }
 
 #[test]
