@@ -173,6 +173,18 @@ impl Log {
         }
     }
 
+    /// Finishes the current segment, or deletes it if it holds nothing: while a disk is full,
+    /// every attempt would leave one.
+    fn leave_current(&mut self) {
+        if let Some(current) = &self.current
+            && current.segment.bytes == frame::HEADER_BYTES as u64
+            && std::fs::remove_file(&current.segment.path).is_ok()
+        {
+            self.current = None;
+        }
+        self.finish_current();
+    }
+
     /// The number of a series in the current segment, writing its labels down at first use.
     #[inline]
     fn number(&mut self, series: &mut MemSeries, symbols: &Symbols) -> u32 {
@@ -243,7 +255,7 @@ impl Log {
             // What was written of it would only be reported as damage.
             let _ = current.file.set_len(current.segment.bytes);
             let failure = LogError::on("write", &current.segment.path)(error);
-            self.finish_current();
+            self.leave_current();
             return Err(failure);
         }
         current.segment.bytes += frames.len() as u64;
@@ -357,6 +369,29 @@ mod tests {
         let (store, report) = Store::open(options, 0).unwrap();
         assert_eq!((report.segments, report.damaged, report.samples), (2, 0, 2));
         assert_eq!(store.select(&[], 0, 10), before);
+    }
+
+    /// A disk that stays full must not fill with empty segments, one for each attempt.
+    #[test]
+    fn a_segment_that_was_never_written_to_is_not_left_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options {
+            dir: Some(dir.path().to_owned()),
+            ..Options::default()
+        };
+        let (store, _) = Store::open(options, 0).unwrap();
+        for _ in 0..5 {
+            let mut log = store.log.as_ref().unwrap().lock();
+            log.begin(&mut Default::default()).unwrap();
+            let current = log.current.as_mut().unwrap();
+            current.file = std::fs::File::open(&current.segment.path).unwrap();
+            drop(log);
+            store.append(&batch(&store, 1), 0).unwrap_err();
+        }
+        let names = std::fs::read_dir(dir.path()).unwrap();
+        let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["lock"]);
+        assert_eq!(store.append(&batch(&store, 1), 0).unwrap().accepted, 1);
     }
 
     #[test]

@@ -7,7 +7,9 @@
 //!    encoder;
 //! 3. chunks that end before the retention are dropped;
 //! 4. if chunks and index together take more than the allowed size, the oldest chunks of all
-//!    series are dropped, until 5 % below it;
+//!    series are dropped, until 5 % below it. The last hour stays whatever it takes, since a
+//!    store that forgets what it was just told is of no use; the report says by how much it
+//!    is too much;
 //! 5. series that have no samples, and that nobody asked for or appended to for 10 minutes,
 //!    are collected. Their references are unknown from then on;
 //! 6. log segments are deleted that have no samples as young as what was kept.
@@ -31,6 +33,9 @@ const IDLE_MS: i64 = 60 * 60_000;
 /// A series without samples is kept for so long after its last use.
 const UNUSED_MS: i64 = 10 * 60_000;
 
+/// Samples of the last hour are not dropped by size.
+const YOUNG_MS: i64 = 60 * 60_000;
+
 /// Chunks are dropped by size in steps of this age.
 const AGE_STEP_MS: i64 = 60_000;
 
@@ -45,6 +50,8 @@ pub struct MaintainReport {
     pub expired_by_time: u64,
     /// Samples dropped, oldest first, because of the memory that chunks and index take.
     pub expired_by_size: u64,
+    /// Bytes that chunks and index still take beyond the allowed size.
+    pub over_size_bytes: u64,
     /// Series collected.
     pub series_removed: u64,
     /// Log segments deleted.
@@ -63,13 +70,14 @@ impl Store {
         let mut report = MaintainReport::default();
         let mut floor_ms = now_ms.saturating_sub(self.options.retention_ms);
         self.age(now_ms, floor_ms, &mut report);
-        if let Some(young_ms) = self.size_floor_ms() {
-            report.expired_by_size = self.expire(young_ms);
-            floor_ms = floor_ms.max(young_ms);
+        if let Some(size_floor_ms) = self.size_floor_ms(now_ms) {
+            report.expired_by_size = self.expire(size_floor_ms);
+            floor_ms = floor_ms.max(size_floor_ms);
         }
         self.exemplars.lock().expire(floor_ms);
         self.collect(now_ms.saturating_sub(UNUSED_MS), &mut report);
         self.note_oldest();
+        report.over_size_bytes = self.over_size_bytes();
         if let Some(log) = &self.log {
             let (count, bytes, failure) = Mutex::lock(log).expire(floor_ms);
             report.segments_removed = count;
@@ -100,18 +108,24 @@ impl Store {
         expired
     }
 
-    /// Before when chunks are to be dropped for the rest to fit; `None` if all of them fit.
-    fn size_floor_ms(&self) -> Option<i64> {
-        let mut bytes = 0;
-        for shard in &self.shards {
+    /// By how much chunks and index are larger than allowed.
+    fn over_size_bytes(&self) -> u64 {
+        let bytes = self.shards.iter().map(|shard| {
             let shard = shard.read();
-            bytes += (shard.tally.bytes + shard.index_bytes()) as u64;
-        }
-        let max = self.options.size_max_bytes;
-        if bytes <= max {
+            (shard.tally.bytes + shard.index_bytes()) as u64
+        });
+        bytes
+            .sum::<u64>()
+            .saturating_sub(self.options.size_max_bytes)
+    }
+
+    /// Before when chunks are to be dropped for the rest to fit; `None` if all of them fit.
+    fn size_floor_ms(&self, now_ms: i64) -> Option<i64> {
+        let mut excess = self.over_size_bytes();
+        if excess == 0 {
             return None;
         }
-        let mut excess = bytes - (max - max / 20);
+        excess += self.options.size_max_bytes / 20;
         let mut by_age: BTreeMap<i64, u64> = BTreeMap::new();
         for shard in &self.shards {
             for (_, series) in shard.read().iter() {
@@ -128,7 +142,7 @@ impl Store {
                 break;
             }
         }
-        floor_ms
+        floor_ms.map(|floor_ms| floor_ms.min(now_ms.saturating_sub(YOUNG_MS)))
     }
 
     fn collect(&self, before_ms: i64, report: &mut MaintainReport) {

@@ -355,6 +355,27 @@ fn the_oldest_chunks_go_when_there_is_too_much() {
     }
 }
 
+/// With labels alone over the limit, dropping chunks can't help; a store that then dropped
+/// all of them would answer nothing at all.
+#[test]
+fn the_last_hour_stays_whatever_it_takes() {
+    let options = Options {
+        size_max_bytes: 1_000,
+        ..Options::default()
+    };
+    let (store, _) = Store::open(options, NOW).unwrap();
+    let series = store.series(&labels("m")).unwrap();
+    for t in 0..2_000 {
+        let row = (series, NOW - 7_200_000 + t * 3_600, 0.1 * t as f64);
+        store.append(&floats([row]), NOW).unwrap();
+    }
+    let report = store.maintain(NOW);
+    assert!(report.expired_by_size > 500, "{report:?}");
+    assert!(report.over_size_bytes > 0);
+    let kept = only(&everything(&store));
+    assert!(kept.len() >= 1_000 && kept[0].0 <= NOW - 3_600_000);
+}
+
 #[test]
 fn log_segments_go_with_their_samples() {
     let dir = tempfile::tempdir().unwrap();
