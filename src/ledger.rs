@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use chain::{Broken, VerifyReport, verify};
 
-use crate::model::{DeploymentId, Event, Verdict};
+use crate::model::{DeploymentId, Event, Target, Verdict};
 use crate::record::{ReadError, Records, WriteError};
 use canonical::CanonicalError;
 
@@ -300,6 +300,29 @@ impl Ledger {
             let mut statement =
                 db.prepare("SELECT payload FROM event JOIN ledger USING (seq) ORDER BY event.seq")?;
             let mut rows = statement.query([])?;
+            while let Some(row) = rows.next()? {
+                take(payload_of(row)?);
+            }
+            Ok(())
+        })
+    }
+
+    /// Every event of one target, one by one, in no particular order.
+    ///
+    /// # Errors
+    /// When the records can't be read.
+    pub fn each_event_of(
+        &self,
+        target: &Target,
+        mut take: impl FnMut(Event),
+    ) -> Result<(), ReadError> {
+        self.records.read_blocking(|db| {
+            let mut statement = db.prepare(
+                "SELECT payload FROM event JOIN ledger USING (seq) \
+                 WHERE service = ?1 AND environment = ?2 AND region IS ?3",
+            )?;
+            let values = params![target.service, target.environment, target.region];
+            let mut rows = statement.query(values)?;
             while let Some(row) = rows.next()? {
                 take(payload_of(row)?);
             }

@@ -13,11 +13,12 @@
 //!
 //! **When does a new attempt open?** When an event fits none. Also when `queued` or `started`
 //! comes for an artifact whose last attempt is over: the same artifact shipped again later is a
-//! new attempt. Under one name it is a retry only after a failure, an abort or a rollback;
-//! `started` after `succeeded` under one name is a clock that runs behind. Reports of the end
+//! new attempt. Under one name too, save that `started` soon after `succeeded` is a clock that
+//! runs behind. Reports of the end
 //! (and steps) that come within [`WITNESS_GAP_MS`] of an attempt's last word are further
 //! witnesses of it; later ones, without a name, report an attempt of which the start was not
-//! announced. An event that names neither artifact nor a known deployment opens nothing and is
+//! announced. Thirty days after its last word ([`MEMORY_MS`]) an attempt that is over, and is not
+//! the newest, takes no more events of any kind. An event that names neither artifact nor a known deployment opens nothing and is
 //! kept in the ledger only.
 //!
 //! **Phases.** `queued` is pending. `started`, `step`, `resumed` and `partial_failure` make it
@@ -75,6 +76,9 @@ pub const OBSERVER: &str = "slogate:telemetry";
 /// How long after an attempt's last word a report without a name is still about it.
 pub const WITNESS_GAP_MS: i64 = 600_000;
 
+/// How long after its last word an attempt that is over, and not the newest, takes events.
+pub const MEMORY_MS: i64 = 30 * 86_400_000;
+
 /// Artifacts that are remembered per target as having run there.
 const HELD_MAX: usize = 50;
 
@@ -97,7 +101,7 @@ pub fn fold<'a>(target: &Target, events: impl IntoIterator<Item = &'a Event>) ->
 }
 
 /// The order in which events are folded, without duplicates.
-pub fn sorted<'a>(events: impl IntoIterator<Item = &'a Event>) -> Vec<&'a Event> {
+pub(super) fn sorted<'a>(events: impl IntoIterator<Item = &'a Event>) -> Vec<&'a Event> {
     let mut events: Vec<&Event> = events.into_iter().collect();
     events.sort_by(|a, b| order(a).cmp(&order(b)));
     events.dedup_by(|a, b| (&a.source, &a.id) == (&b.source, &b.id));
@@ -105,13 +109,13 @@ pub fn sorted<'a>(events: impl IntoIterator<Item = &'a Event>) -> Vec<&'a Event>
 }
 
 /// The sort key of an event.
-pub fn order(event: &Event) -> (i64, EventKind, &str, &str) {
+pub(super) fn order(event: &Event) -> (i64, EventKind, &str, &str) {
     (event.time_ms, event.kind, &event.source, &event.id)
 }
 
 /// The state between two events.
 #[derive(Clone, Debug)]
-pub struct Fold {
+pub(super) struct Fold {
     target: Target,
     /// In the order of their first events.
     attempts: Vec<Attempt>,
@@ -152,11 +156,13 @@ struct Attempt {
     timeline: Vec<EventRef>,
     has_begun: bool,
     last_ms: i64,
+    /// Its names, once those that came before it are forgotten.
+    names: Option<Vec<DeploymentId>>,
 }
 
 impl Fold {
     /// A target of which nothing is known.
-    pub fn new(target: Target) -> Fold {
+    pub(super) fn new(target: Target) -> Fold {
         Fold {
             target,
             attempts: Vec::new(),
@@ -169,12 +175,12 @@ impl Fold {
     }
 
     /// What the target runs, as far as events say.
-    pub fn running(&self) -> Option<&Artifact> {
+    pub(super) fn running(&self) -> Option<&Artifact> {
         self.running.as_ref()
     }
 
     /// Reads the next event; events have to come in the order of [`sorted`].
-    pub fn apply(&mut self, event: &Event) {
+    pub(super) fn apply(&mut self, event: &Event) {
         match event.kind {
             EventKind::ArtifactPublished => {}
             EventKind::ManualChange
@@ -201,22 +207,37 @@ impl Fold {
             return self.find_rolled_back(event);
         }
         let by_name = event.deployment.as_deref().and_then(|name| {
-            self.attempts
-                .iter()
-                .rposition(|attempt| attempt.has_name(name) && attempt.fits(event))
+            self.last(event, &|attempt| {
+                attempt.has_name(name) && attempt.fits(event)
+            })
         });
         if let Some(n) = by_name {
             let attempt = self.attempts.get(n)?;
             return (!attempt.is_retried_by(event)).then_some(n);
         }
-        self.attempts.iter().rposition(|attempt| {
+        let n = self.last(event, &|attempt| {
             attempt.fits(event) && attempt.is_open_to_name(event) && attempt.is_joined_by(event)
-        })
+        })?;
+        // What was only observed is not taken over any more once something else has begun.
+        let is_taken_over = self.attempts.get(n)?.is_taken_over_by(event);
+        (!is_taken_over || self.newest() == Some(n)).then_some(n)
+    }
+
+    /// The last attempt that passes the test and can take the event at its time.
+    fn last(&self, event: &Event, test: &dyn Fn(&Attempt) -> bool) -> Option<usize> {
+        let newest = self.newest();
+        let mut attempts = self.attempts.iter().enumerate().rev();
+        let found = attempts.find(|(n, attempt)| {
+            let is_over = !attempt.phase.is_active() && newest != Some(*n);
+            let is_too_late = is_over && event.time_ms > attempt.last_ms + MEMORY_MS;
+            !is_too_late && test(attempt)
+        });
+        found.map(|(n, _)| n)
     }
 
     /// The attempt that a rollback undoes: a rollback may name it, or what is back.
     fn find_rolled_back(&self, event: &Event) -> Option<usize> {
-        let last = |test: &dyn Fn(&Attempt) -> bool| self.attempts.iter().rposition(test);
+        let last = |test: &dyn Fn(&Attempt) -> bool| self.last(event, test);
         if let Some(name) = event.deployment.as_deref()
             && let Some(n) = last(&|attempt| attempt.has_name(name))
         {
@@ -270,6 +291,7 @@ impl Fold {
             timeline: Vec::new(),
             has_begun: false,
             last_ms: event.time_ms,
+            names: None,
         });
         Some(self.attempts.len() - 1)
     }
@@ -283,7 +305,7 @@ impl Fold {
         attempt.learn(event);
         // What ran here before slogate knew of the target is known from what replaced it only.
         if let Some(previous) = &event.previous
-            && !self.attempts.iter().any(|a| a.artifact.is_same(previous))
+            && !self.has_seen(previous)
         {
             self.hold(previous.clone());
         }
@@ -464,6 +486,17 @@ impl Fold {
         }
     }
 
+    /// Whether the artifact's version or digest was ever shipped here.
+    fn has_seen(&self, artifact: &Artifact) -> bool {
+        keys(artifact).iter().any(|key| {
+            let shown = self
+                .attempts
+                .iter()
+                .any(|a| keys(&a.artifact).contains(key));
+            shown || self.ordinals.contains_key(key)
+        })
+    }
+
     fn hold(&mut self, artifact: Artifact) {
         self.held.retain(|held| !held.is_same(&artifact));
         self.held.push(artifact);
@@ -490,7 +523,7 @@ impl Fold {
     }
 
     /// The deployments so far, in the order of their first events.
-    pub fn deployments(&self) -> Vec<Folded> {
+    pub(super) fn deployments(&self) -> Vec<Folded> {
         let names = self.names();
         let id = |n: Option<usize>| n.and_then(|n| names.get(n)?.first().cloned());
         let shown = self.attempts.iter().zip(&names).skip(self.hidden);
@@ -532,13 +565,48 @@ impl Fold {
         folded.collect()
     }
 
+    /// Forgets the attempts so far, save what they mean for those to come: the one that began
+    /// last, no longer shown, what ran, and how many there were.
+    pub(super) fn forget(mut self) -> Fold {
+        let names = self.names();
+        for attempt in self
+            .attempts
+            .iter()
+            .filter(|attempt| attempt.names.is_none())
+        {
+            for (sort, key) in keys(&attempt.artifact) {
+                *self.ordinals.entry((sort, key)).or_default() += 1;
+            }
+        }
+        let last = self.newest_begun.and_then(|n| {
+            let attempt = self.attempts.get(n)?.clone();
+            Some(Attempt {
+                names: names.get(n).cloned(),
+                rollback_of: None,
+                rolled_back_by: None,
+                superseded_by: None,
+                timeline: Vec::new(),
+                steps: Vec::new(),
+                ..attempt
+            })
+        });
+        self.attempts = last.into_iter().collect();
+        self.hidden = self.attempts.len();
+        self.newest_begun = self.hidden.checked_sub(1);
+        self
+    }
+
     /// Every attempt's names, its id first.
     fn names(&self) -> Vec<Vec<DeploymentId>> {
         let mut ordinals = self.ordinals.clone();
         let mut names = Vec::with_capacity(self.attempts.len());
         for attempt in &self.attempts {
+            if let Some(known) = &attempt.names {
+                names.push(known.clone());
+                continue;
+            }
             let mut mine = Vec::with_capacity(2);
-            for (sort, key) in attempt.keys() {
+            for (sort, key) in keys(&attempt.artifact) {
                 let ordinal = ordinals.entry((sort, key.clone())).or_default();
                 *ordinal += 1;
                 mine.push(name(&self.target, sort, &key, *ordinal));
@@ -570,11 +638,13 @@ impl Attempt {
 
     /// Whether the event starts over what was over under the same name.
     fn is_retried_by(&self, event: &Event) -> bool {
+        let has_stopped = matches!(
+            self.phase,
+            Phase::Failed | Phase::Aborted | Phase::RolledBack
+        );
+        let is_long_over = !self.phase.is_active() && event.time_ms > self.last_ms + WITNESS_GAP_MS;
         matches!(event.kind, EventKind::Queued | EventKind::Started)
-            && matches!(
-                self.phase,
-                Phase::Failed | Phase::Aborted | Phase::RolledBack
-            )
+            && (has_stopped || is_long_over)
     }
 
     /// Whether an event that fits and has no name here is about this attempt.
@@ -661,14 +731,14 @@ impl Attempt {
         self.phase = phase;
         self.finished_ms = Some(at_ms);
     }
+}
 
-    /// What its names are made of, the best first.
-    fn keys(&self) -> Vec<(&'static str, String)> {
-        let version = self.artifact.version.clone().map(|v| ("version", v));
-        let digest = self.artifact.digest.as_ref();
-        let digest = digest.map(|d| ("digest", d.as_str().to_owned()));
-        version.into_iter().chain(digest).collect()
-    }
+/// What a deployment's names are made of, the best first.
+fn keys(artifact: &Artifact) -> Vec<(&'static str, String)> {
+    let version = artifact.version.clone().map(|v| ("version", v));
+    let digest = artifact.digest.as_ref();
+    let digest = digest.map(|d| ("digest", d.as_str().to_owned()));
+    version.into_iter().chain(digest).collect()
 }
 
 fn is_known(artifact: &Artifact) -> bool {

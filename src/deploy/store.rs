@@ -4,6 +4,10 @@
 //!   deployments (and their events) that ended within the retention, those that go on however
 //!   old they are, and the newest of every target. Of older ones only the consequences are kept:
 //!   what ran, and how many attempts there were, so that names and links don't change.
+//!   An event older than what is kept makes its target be folded again from the ledger.
+//! - **Provenance.** What `artifact.published` says of a digest is added to every deployment of
+//!   that digest, whichever came first, as long as the event is within the retention or the
+//!   deployment is kept.
 //! - **Durable first.** An event is folded after its commit, on the thread that commits, so
 //!   memory never shows what the file does not hold, and a caller that goes away changes
 //!   nothing. What fails is not in memory either.
@@ -12,7 +16,7 @@
 //! - **Restart.** Opening reads the ledger's events once and folds them: the outcome is the
 //!   same as before.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
@@ -30,7 +34,8 @@ pub const EVENTS_MAX: usize = 1000;
 /// How the deployments are kept.
 #[derive(Clone, Copy, Debug)]
 pub struct DeploymentsOptions {
-    /// How long a deployment stays in memory after its end.
+    /// How long a deployment stays in memory after its end. Below 30 days, late events are slow
+    /// to take, since a deployment takes events for so long.
     pub retention_ms: i64,
     /// How long the other versions of a service must be silent until an observed one counts as
     /// the only one.
@@ -122,16 +127,17 @@ impl Deployments {
         let mut state = State::new(options);
         let mut touched = Touched::default();
         ledger.each_event(|event| state.add(Arc::new(event), &mut touched))?;
-        state.refold(&touched, now_ms);
+        state.refold(&touched, &ledger, now_ms);
         let (changes, _) = watch::channel(0);
         Ok(Arc::new(Deployments {
-            ledger,
             shared: Arc::new(Shared {
+                ledger: Arc::clone(&ledger),
                 state: RwLock::new(state),
                 changes,
                 opened_ms: now_ms,
                 sightings: parking_lot::Mutex::default(),
             }),
+            ledger,
         }))
     }
 
@@ -245,6 +251,7 @@ fn newest_first(mut deployments: Vec<Arc<Deployment>>) -> Vec<Arc<Deployment>> {
 
 /// What the writer thread and the readers share.
 pub(super) struct Shared {
+    ledger: Arc<Ledger>,
     pub(super) state: RwLock<State>,
     changes: watch::Sender<u64>,
     pub(super) opened_ms: i64,
@@ -268,7 +275,7 @@ impl Shared {
             },
         );
         let events: Vec<_> = events.collect();
-        let has_changed = state.refold(&touched, now_ms);
+        let has_changed = state.refold(&touched, &self.ledger, now_ms);
         let accepted = events.into_iter().map(|(event, duplicate)| Accepted {
             deployment: state.deployment_of(&event),
             source: event.source.clone(),
@@ -289,12 +296,22 @@ pub(super) struct State {
     options: DeploymentsOptions,
     pub(super) targets: BTreeMap<Target, Kept>,
     by_name: HashMap<DeploymentId, Arc<Deployment>>,
+    /// What `artifact.published` has said of a digest, in the order of the fold.
+    artifacts: HashMap<Digest, Facts>,
+    /// How many digests may be known before the old ones are dropped.
+    prune_at: usize,
 }
+
+type Facts = BTreeMap<(i64, String, String), Artifact>;
 
 /// What is kept of a target.
 pub(super) struct Kept {
-    /// The fold of what is no longer kept.
+    /// The fold of the events that are no longer kept.
     base: Fold,
+    /// The time of which on events are kept, in milliseconds since the epoch.
+    since_ms: i64,
+    /// An event has come that is older than that.
+    is_stale: bool,
     /// The events since, in the order of the fold.
     events: Vec<Arc<Event>>,
     /// Their deployments.
@@ -318,6 +335,8 @@ impl State {
             options,
             targets: BTreeMap::new(),
             by_name: HashMap::new(),
+            artifacts: HashMap::new(),
+            prune_at: 1000,
         }
     }
 
@@ -329,30 +348,131 @@ impl State {
     fn add(&mut self, event: Arc<Event>, touched: &mut Touched) {
         let target = event.target.clone();
         if is_of_all_regions(&event) {
-            let regions = self.targets.keys().filter(|t| is_region_of(t, &target));
-            touched.0.extend(regions.cloned());
+            for (region, kept) in &mut self.targets {
+                if is_region_of(region, &target) {
+                    kept.is_stale |= kept.is_too_old(&event);
+                    touched.0.insert(region.clone());
+                }
+            }
+        }
+        if event.kind == EventKind::ArtifactPublished {
+            self.catalog(&event, touched);
         }
         touched.0.insert(target.clone());
         let kept = self.targets.entry(target).or_insert_with_key(Kept::new);
+        kept.is_stale |= kept.is_too_old(&event);
         let at = kept
             .events
             .partition_point(|known| fold::order(known) <= fold::order(&event));
         kept.events.insert(at, event);
     }
 
+    /// Notes what is known of a digest; its deployments have to hear of it.
+    fn catalog(&mut self, event: &Event, touched: &mut Touched) {
+        let Some(digest) = &event.artifact.digest else {
+            return;
+        };
+        let key = (event.time_ms, event.source.clone(), event.id.clone());
+        let facts = self.artifacts.entry(digest.clone()).or_default();
+        facts.insert(key, event.artifact.clone());
+        for (target, kept) in &self.targets {
+            if kept.has(digest) {
+                touched.0.insert(target.clone());
+            }
+        }
+    }
+
     /// Folds the touched targets; whether any deployment has changed.
-    fn refold(&mut self, touched: &Touched, now_ms: i64) -> bool {
+    fn refold(&mut self, touched: &Touched, ledger: &Ledger, now_ms: i64) -> bool {
         let mut has_changed = false;
-        for target in &touched.0 {
-            let shared = self.shared_events(target);
+        // Regions come before the whole, which keeps the alerts that they need.
+        for target in touched.0.iter().rev() {
+            if self.targets.get(target).is_some_and(|kept| kept.is_stale) {
+                self.reload(target, ledger);
+            }
+            has_changed |= self.refold_one(target, now_ms);
+        }
+        self.prune_artifacts(now_ms.saturating_sub(self.options.retention_ms));
+        has_changed
+    }
+
+    fn refold_one(&mut self, target: &Target, now_ms: i64) -> bool {
+        let shared = self.shared_events(target);
+        let horizon_ms = now_ms.saturating_sub(self.options.retention_ms);
+        let floor_ms = self.needed_since_ms(target);
+        let State {
+            targets,
+            by_name,
+            artifacts,
+            options,
+            ..
+        } = self;
+        let Some(kept) = targets.get_mut(target) else {
+            return false;
+        };
+        let mut has_changed = kept.replace(kept.fold(&shared, artifacts), by_name);
+        // Not with every event: a tenth of the retention may gather first.
+        if kept.oldest_ms() < horizon_ms.saturating_sub(options.retention_ms / 10) {
+            kept.trim(&shared, horizon_ms.min(floor_ms));
+            has_changed |= kept.replace(kept.fold(&shared, artifacts), by_name);
+        }
+        has_changed
+    }
+
+    /// Since when a target's regions still need the events that are about all of them.
+    fn needed_since_ms(&self, whole: &Target) -> i64 {
+        let regions = self.targets.iter().filter(|(target, _)| {
+            whole.region.is_none() && target.region.is_some() && is_region_of(target, whole)
+        });
+        let since_ms = regions.map(|(_, kept)| kept.since_ms.max(kept.oldest_ms()));
+        since_ms.min().unwrap_or(i64::MAX)
+    }
+
+    /// Reads a target's events from the ledger again, since one of them is older than what is
+    /// kept. A region needs the events that are about all regions, too.
+    fn reload(&mut self, target: &Target, ledger: &Ledger) {
+        let whole = Target {
+            region: None,
+            ..target.clone()
+        };
+        for target in [&whole, target] {
             let Some(kept) = self.targets.get_mut(target) else {
                 continue;
             };
-            let folded = kept.fold(&shared);
-            has_changed |= kept.replace(folded, &mut self.by_name);
-            let _ = now_ms;
+            let mut events = Vec::new();
+            match ledger.each_event_of(target, |event| events.push(Arc::new(event))) {
+                Ok(()) => {
+                    events.sort_by(|a, b| fold::order(a).cmp(&fold::order(b)));
+                    kept.events = events;
+                    kept.base = Fold::new(target.clone());
+                    kept.since_ms = i64::MIN;
+                    kept.is_stale = false;
+                }
+                // It stays stale, and the next event of the target tries again.
+                Err(error) => tracing::warn!(%target, %error, "could not fold a late event"),
+            }
         }
-        has_changed
+    }
+
+    /// Drops what is known of digests that are neither recent nor deployed.
+    fn prune_artifacts(&mut self, horizon_ms: i64) {
+        if self.artifacts.len() < self.prune_at {
+            return;
+        }
+        let kept = self.targets.values().flat_map(|target| &target.kept);
+        let digests = kept.flat_map(|kept| {
+            let previous = kept.deployment.previous.as_ref();
+            let both = [Some(&kept.deployment.artifact), previous];
+            both.into_iter()
+                .flatten()
+                .filter_map(|artifact| artifact.digest.clone())
+        });
+        let deployed: HashSet<Digest> = digests.collect();
+        self.artifacts.retain(|digest, facts| {
+            let newest_ms = facts.keys().next_back().map_or(i64::MIN, |(ms, ..)| *ms);
+            newest_ms >= horizon_ms || deployed.contains(digest)
+        });
+        self.prune_at = self.artifacts.len() * 2 + 1000;
     }
 
     /// Alerts and the like of a service that name no region belong to all of its regions.
@@ -384,28 +504,112 @@ impl Kept {
     fn new(target: &Target) -> Kept {
         Kept {
             base: Fold::new(target.clone()),
+            since_ms: i64::MIN,
+            is_stale: false,
             events: Vec::new(),
             kept: Vec::new(),
             running: None,
         }
     }
 
-    fn fold(&mut self, shared: &[Arc<Event>]) -> Vec<Folded> {
+    fn fold(
+        &self,
+        shared: &[Arc<Event>],
+        artifacts: &HashMap<Digest, Facts>,
+    ) -> (Vec<Folded>, Option<Artifact>) {
         let mut fold = self.base.clone();
-        let events = self.events.iter().chain(shared).map(Arc::as_ref);
-        for event in fold::sorted(events) {
+        for event in self.sorted(shared) {
             fold.apply(event);
         }
-        self.running = fold.running().cloned();
-        fold.deployments()
+        let mut folded = fold.deployments();
+        for Folded { deployment, .. } in &mut folded {
+            add_provenance(deployment, artifacts);
+        }
+        (folded, fold.running().cloned())
+    }
+
+    fn has(&self, digest: &Digest) -> bool {
+        self.kept.iter().any(|kept| {
+            let previous = kept.deployment.previous.as_ref();
+            let both = [Some(&kept.deployment.artifact), previous];
+            both.into_iter()
+                .flatten()
+                .any(|artifact| artifact.digest.as_ref() == Some(digest))
+        })
+    }
+
+    /// Whether the event may belong to a deployment that was forgotten.
+    fn is_too_old(&self, event: &Event) -> bool {
+        event.time_ms < self.since_ms.saturating_add(fold::MEMORY_MS)
+    }
+
+    /// The time of its oldest event that is kept, in milliseconds since the epoch.
+    fn oldest_ms(&self) -> i64 {
+        self.events.first().map_or(i64::MAX, |event| event.time_ms)
+    }
+
+    fn sorted<'a>(&'a self, shared: &'a [Arc<Event>]) -> Vec<&'a Event> {
+        let shared = shared.iter().filter(|event| event.time_ms >= self.since_ms);
+        fold::sorted(self.events.iter().chain(shared).map(Arc::as_ref))
+    }
+
+    /// Forgets what ended before `horizon_ms` and no longer matters.
+    fn trim(&mut self, shared: &[Arc<Event>], horizon_ms: i64) {
+        let cut_ms = self.cut_ms(horizon_ms);
+        if cut_ms <= self.since_ms {
+            return;
+        }
+        let mut base = self.base.clone();
+        for event in self.sorted(shared) {
+            if event.time_ms < cut_ms {
+                base.apply(event);
+            }
+        }
+        self.base = base.forget();
+        self.since_ms = cut_ms;
+        self.events.retain(|event| event.time_ms >= cut_ms);
+        self.events.shrink_to_fit();
+    }
+
+    /// The latest time that no deployment which has to stay reaches across.
+    fn cut_ms(&self, horizon_ms: i64) -> i64 {
+        let newest = self.kept.last().map(|kept| &kept.deployment);
+        let begun = self.kept.iter().map(|kept| &kept.deployment);
+        let begun = begun.filter(|d| d.phase != Phase::Pending).next_back();
+        let ends = [newest, begun];
+        let undone = ends.map(|d| d.and_then(|d| d.rollback_of.as_ref()));
+        let mut cut_ms = horizon_ms;
+        for kept in &self.kept {
+            let d = &kept.deployment;
+            let is_recent = d.finished_ms.is_none_or(|ms| ms >= horizon_ms);
+            let is_end = ends.into_iter().flatten().any(|end| end.id == d.id);
+            let is_undone = undone.into_iter().flatten().any(|id| *id == d.id);
+            if is_recent || is_end || is_undone {
+                cut_ms = cut_ms.min(d.created_ms);
+            }
+        }
+        // Whatever reaches across the cut moves it back, until nothing does.
+        loop {
+            let before_ms = cut_ms;
+            for kept in &self.kept {
+                let last_ms = kept.deployment.timeline.last().map(|event| event.time_ms);
+                if last_ms.is_some_and(|ms| ms >= cut_ms) {
+                    cut_ms = cut_ms.min(kept.deployment.created_ms);
+                }
+            }
+            if cut_ms == before_ms {
+                return cut_ms;
+            }
+        }
     }
 
     /// Puts the new deployments in the place of the old ones; whether anything differs.
     fn replace(
         &mut self,
-        folded: Vec<Folded>,
+        (folded, running): (Vec<Folded>, Option<Artifact>),
         by_name: &mut HashMap<DeploymentId, Arc<Deployment>>,
     ) -> bool {
+        self.running = running;
         let same = folded.len() == self.kept.len()
             && folded
                 .iter()
@@ -430,6 +634,20 @@ impl Kept {
             }
         }
         true
+    }
+}
+
+/// Adds what was published of the digests that a deployment names.
+fn add_provenance(deployment: &mut Deployment, artifacts: &HashMap<Digest, Facts>) {
+    let both = [Some(&mut deployment.artifact), deployment.previous.as_mut()];
+    for artifact in both.into_iter().flatten() {
+        let facts = artifact
+            .digest
+            .as_ref()
+            .and_then(|digest| artifacts.get(digest));
+        for fact in facts.into_iter().flat_map(BTreeMap::values) {
+            artifact.merge(fact);
+        }
     }
 }
 
@@ -460,6 +678,7 @@ mod tests {
     use crate::record::Records;
 
     const NOW_MS: i64 = 100 * 60_000;
+    const DAY_MS: i64 = 86_400_000;
 
     fn open(dir: &std::path::Path) -> Arc<Deployments> {
         let ledger = Ledger::open(Records::open(dir).unwrap());
@@ -633,6 +852,110 @@ mod tests {
         let of_target = deployments.of_target(&Target::new("checkout", "production"));
         assert_eq!(of_target.len(), 2);
         assert_eq!(version(of_target.into_iter().next()).as_deref(), Some("2"));
+    }
+
+    #[tokio::test]
+    async fn provenance_reaches_the_deployment_whichever_comes_first() {
+        let published = |minute: i64| {
+            let mut event = event(EventKind::ArtifactPublished, "2", minute).digest("a");
+            event.artifact.provenance.commit = Some("abc".to_owned());
+            event.target.environment = String::new();
+            event
+        };
+        let started = || event(Started, "", 5).digest("a");
+        for order in [[published(1), started()], [started(), published(1)]] {
+            let dir = tempfile::tempdir().unwrap();
+            let deployments = open(dir.path());
+            for event in order {
+                deployments.accept(vec![event], NOW_MS).await.unwrap();
+            }
+            let all = everything(&deployments);
+            assert_eq!(all.len(), 1);
+            assert_eq!(all[0].artifact.provenance.commit.as_deref(), Some("abc"));
+            assert_eq!(all[0].artifact.version.as_deref(), Some("2"));
+            let id = all[0].id.clone();
+            assert_eq!(deployments.names(&id), [id]);
+        }
+    }
+
+    fn short_memory(dir: &std::path::Path, now_ms: i64) -> Arc<Deployments> {
+        let ledger = Ledger::open(Records::open(dir).unwrap());
+        let options = DeploymentsOptions {
+            retention_ms: 40 * DAY_MS,
+            ..DeploymentsOptions::default()
+        };
+        Deployments::open(ledger, options, now_ms).unwrap()
+    }
+
+    /// Years of deployments of one service must not pile up in memory, nor their names change.
+    #[tokio::test]
+    async fn what_ended_long_ago_is_forgotten_and_its_traces_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let deployments = short_memory(dir.path(), 0);
+        let mut last = DeploymentId(String::new());
+        let day = 24 * 60;
+        for n in 0..60 {
+            let minute = n * 15 * day;
+            let now_ms = (minute + 1) * 60_000;
+            let batch = vec![
+                event(Started, "2", minute),
+                event(Succeeded, "2", minute + 1),
+            ];
+            let accepted = deployments.accept(batch, now_ms).await.unwrap();
+            let id = accepted[0].deployment.clone().unwrap();
+            assert_ne!(id, last);
+            last = id;
+        }
+        let kept = everything(&deployments).len();
+        assert!((2..=5).contains(&kept), "{kept} kept");
+        let target = Target::new("checkout", "production");
+        let state = deployments.shared.state.read();
+        assert!(state.targets.get(&target).unwrap().events.len() <= 10);
+        drop(state);
+        // A late event of the forgotten past is folded where it belongs.
+        let late = event(EventKind::RolledBack, "2", 2);
+        deployments.accept(vec![late], 900 * DAY_MS).await.unwrap();
+        assert!(deployments.get(&last).is_some(), "names do not change");
+        let before = everything(&deployments);
+        drop(deployments);
+        assert_eq!(everything(&short_memory(dir.path(), 900 * DAY_MS)), before);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        /// What is kept is what a fold of everything shows, and nothing recent is missing.
+        #[test]
+        fn forgetting_changes_nothing_that_is_kept(
+            mut events in crate::deploy::fold::tests::any_events(),
+            shuffled in any::<bool>(),
+        ) {
+            for event in &mut events {
+                event.time_ms *= 4 * 24 * 60;
+            }
+            if !shuffled {
+                events.sort_by(|a, b| fold::order(a).cmp(&fold::order(b)));
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let dir = tempfile::tempdir().unwrap();
+            let deployments = short_memory(dir.path(), 0);
+            let mut now_ms = 0;
+            for event in &events {
+                now_ms = now_ms.max(event.time_ms);
+                runtime.block_on(deployments.accept(vec![event.clone()], now_ms)).unwrap();
+            }
+            let target = Target::new("checkout", "production");
+            let whole = fold::fold(&target, &events);
+            let kept = everything(&deployments);
+            for d in &kept {
+                let same = whole.iter().find(|folded| folded.deployment.id == d.id);
+                prop_assert_eq!(same.map(|folded| &folded.deployment), Some(&**d));
+            }
+            for Folded { deployment: d, .. } in &whole {
+                let is_recent = d.finished_ms.is_none_or(|ms| ms >= now_ms - 40 * DAY_MS);
+                prop_assert!(!is_recent || deployments.get(&d.id).is_some(), "{} is missing", d.id);
+            }
+        }
     }
 
     proptest! {
