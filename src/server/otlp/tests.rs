@@ -168,7 +168,7 @@ fn spans(count: usize) -> ExportTraceServiceRequest {
 }
 
 fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
@@ -523,7 +523,7 @@ async fn http_retryable_refusals_say_when() {
 #[tokio::test(flavor = "multi_thread")]
 async fn oversize_and_bombs_are_413() {
     let house = house(small(), 256 << 20).await;
-    let zeros = vec![0_u8; 32 << 20];
+    let zeros = vec![0_u8; 8 << 20];
     let bombs = [
         ("gzip", gzip(&zeros)),
         ("zstd", zstd::encode_all(&zeros[..], 1).unwrap()),
