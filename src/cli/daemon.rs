@@ -30,6 +30,7 @@ use crate::model::Clock;
 use crate::policy::{self, PolicySet};
 use crate::record::{self, ReadError, Records};
 use crate::server::api::{self, App};
+use crate::server::collect;
 use crate::server::limits::{BodyLimits, Budget};
 use crate::server::listener::{ListenError, ListenOptions, Listener};
 use crate::server::otlp::{self, Otlp};
@@ -163,7 +164,7 @@ impl Daemon {
         let listeners = Listeners::bind(config, &registry).await?;
         let ports = listeners.ports();
         let rooms = open(config, dir.path(), policies, &ports, registry, clock).await?;
-        process::describe(&rooms.registry, &rooms.heartbeats, &rooms.clock);
+        describe(&rooms);
 
         let (stop_listening, stop_working) = (CancellationToken::new(), CancellationToken::new());
         let (say_died, died) = mpsc::channel(8);
@@ -250,6 +251,15 @@ fn flush(rooms: &Rooms) -> Result<(), StopError> {
     flushed?;
     synced?;
     Ok(())
+}
+
+/// Has `/metrics` tell what every room counts.
+fn describe(rooms: &Rooms) {
+    let registry = &rooms.registry;
+    process::describe(registry, &rooms.heartbeats, &rooms.clock);
+    collect::ingest(registry, &rooms.ingest);
+    collect::store(registry, &rooms.store);
+    collect::deployments(registry, &rooms.deployments);
 }
 
 fn policies(config: &Config) -> Result<PolicySet, policy::Diagnostics> {
@@ -380,6 +390,7 @@ impl Listeners {
         say_died: &mpsc::Sender<String>,
     ) -> TaskTracker {
         let budget = Budget::new(limits.in_flight_bytes);
+        collect::budget(&rooms.registry, &budget);
         let deadline = millis(limits.body_timeout_ms);
         let otlp_limits = BodyLimits {
             wire_bytes_max: limits.request_body_wire_bytes,

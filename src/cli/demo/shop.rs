@@ -29,7 +29,7 @@ pub(super) const SERVICE: &str = "checkout";
 pub(super) const STRETCH: Duration = Duration::from_millis(250);
 
 /// Visitors a second.
-const VISITORS_PER_S: f64 = 400.0;
+const VISITORS_PER_S: f64 = 800.0;
 
 /// The share of visitors that buy.
 const BUYERS: f64 = 0.6;
