@@ -261,7 +261,7 @@ impl Ingest {
         let mut reduced = spans::reduce(request, &self.directory, &self.counters, now_ms)?;
         *rejections = std::mem::take(&mut reduced.rejections);
         self.commit(now_ms, |additions| {
-            self.add_spans(&reduced, now_ms, additions)
+            self.add_spans(&reduced, now_ms, additions);
         })?;
         Ok(rejections.outcome(reduced.spans, "spans"))
     }

@@ -191,7 +191,7 @@ impl Directory {
         let facts = Facts::read(resource)?;
         let identity = match facts.service.clone() {
             None => None,
-            Some(service) => match self.identity(service, &facts, now_ms) {
+            Some(service) => match self.identity(&service, &facts, now_ms) {
                 Ok(identity) => Some(identity),
                 Err(reason) => return Ok(Err(reason)),
             },
@@ -232,13 +232,8 @@ impl Directory {
         Ok(service)
     }
 
-    fn identity(
-        &self,
-        service: Arc<str>,
-        facts: &Facts,
-        now_ms: i64,
-    ) -> Result<Arc<Identity>, Reason> {
-        let service = self.service(&service)?;
+    fn identity(&self, service: &str, facts: &Facts, now_ms: i64) -> Result<Arc<Identity>, Reason> {
+        let service = self.service(service)?;
         let mut key = (
             service.name.clone(),
             facts.version.clone(),

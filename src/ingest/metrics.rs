@@ -68,6 +68,9 @@ struct PendingDelta {
     metric: Arc<str>,
 }
 
+/// A point's series, and its running total where it is a delta.
+type Found = (Arc<PointSeries>, Option<Arc<Delta>>);
+
 /// The metric being read.
 struct Current<'a, 't> {
     source: &'t Source,
@@ -285,7 +288,7 @@ impl Taken<'_> {
         fits: impl Fn(&PointSeries) -> bool,
         wanted: usize,
         make: impl FnOnce(&mut SeriesMaker<'_>) -> Result<PointSeries, Reason>,
-    ) -> Result<Result<(Arc<PointSeries>, Option<Arc<Delta>>), Reason>, WireError> {
+    ) -> Result<Result<Found, Reason>, WireError> {
         let raw = attributes.raw(&mut self.scratch)?;
         let hash = current.table.hash(raw);
         let known = current
