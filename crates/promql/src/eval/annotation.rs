@@ -1,6 +1,6 @@
 //! What a query says besides its value.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::ast::Span;
 
@@ -31,6 +31,8 @@ const ANNOTATIONS_MAX: usize = 1000;
 pub(crate) struct Annotations {
     seen: HashSet<Annotation>,
     list: Vec<Annotation>,
+    /// Metrics already spoken of, by the place and what was said.
+    metrics: HashMap<(Span, &'static str), HashSet<Box<str>>>,
 }
 
 impl Annotations {
@@ -50,6 +52,16 @@ impl Annotations {
             message,
             span,
         });
+    }
+
+    /// As [`Annotations::info`], about a metric: `message` followed by the quoted name. Cheap
+    /// to say again, because it is said for every window of every series.
+    pub(crate) fn info_about(&mut self, span: Span, message: &'static str, name: &str) {
+        let names = self.metrics.entry((span, message)).or_default();
+        if names.len() < ANNOTATIONS_MAX && !names.contains(name) {
+            names.insert(name.into());
+            self.info(span, format!("{message} {name:?}"));
+        }
     }
 
     pub(crate) fn into_vec(self) -> Vec<Annotation> {

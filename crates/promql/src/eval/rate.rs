@@ -83,12 +83,10 @@ const COUNTER_SUFFIXES: [&str; 4] = ["_total", "_sum", "_count", "_bucket"];
 pub(crate) fn note_possible_gauge(window: &Window<'_>, span: Span, notes: &mut Annotations) {
     let name = window.metric_name();
     if !name.is_empty() && !COUNTER_SUFFIXES.iter().any(|suffix| name.ends_with(suffix)) {
-        notes.info(
+        notes.info_about(
             span,
-            format!(
-                "metric might not be a counter, name does not end in \
-                 _total/_sum/_count/_bucket: {name:?}"
-            ),
+            "metric might not be a counter, name does not end in _total/_sum/_count/_bucket:",
+            name,
         );
     }
 }

@@ -592,10 +592,10 @@ proptest! {
             .map(|(t_ms, value)| Sample { t_ms, start_ms: 0, value: Value::Float(value) })
             .collect();
         let store = vec![Series { labels: labels("x{le=\"1\"}"), samples }];
-        if let Ok(result) = engine().instant(queries[which], &store, at_ms) {
-            if let QueryValue::Vector(elements) = result.value {
-                prop_assert!(elements.iter().all(|e| !e.value.is_stale()));
-            }
+        if let Ok(result) = engine().instant(queries[which], &store, at_ms)
+            && let QueryValue::Vector(elements) = result.value
+        {
+            prop_assert!(elements.iter().all(|e| !e.value.is_stale()));
         }
     }
 
