@@ -43,10 +43,11 @@ impl Labels {
 
     /// A label set from pairs that are sorted by name, names unique, no empty values: what a
     /// store keeps and gives back without sorting again.
-    pub fn from_sorted(pairs: Vec<Label>) -> Self {
+    pub fn from_sorted(pairs: impl Into<Arc<[Label]>>) -> Self {
+        let pairs = pairs.into();
         debug_assert!(pairs.windows(2).all(|pair| pair[0].name < pair[1].name));
         debug_assert!(pairs.iter().all(|label| !label.value.is_empty()));
-        Labels(pairs.into())
+        Labels(pairs)
     }
 
     /// The value of `name`, or `None` where the label is absent.

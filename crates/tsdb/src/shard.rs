@@ -42,8 +42,8 @@ impl Shard {
     /// The number of the series with these labels.
     pub(crate) fn find(&self, hash: u64, labels: &Labels) -> Option<u32> {
         self.by_labels
-            .find(spread(short(hash)), |(number, _)| {
-                self.is_labelled(*number, labels)
+            .find(spread(short(hash)), |(number, kept)| {
+                *kept == short(hash) && self.is_labelled(*number, labels)
             })
             .map(|(number, _)| *number)
     }
@@ -262,7 +262,7 @@ impl Shard {
             name: self.symbols.shared(*name),
             value: self.symbols.shared(*value),
         });
-        Labels::from_sorted(labels.collect())
+        Labels::from_sorted(labels.collect::<Arc<[Label]>>())
     }
 
     /// A symbol's text.

@@ -140,11 +140,8 @@ impl Store {
         };
         let lock = lock(&dir)?;
         let floor_ms = now_ms.saturating_sub(store.options.retention_ms);
-        let mut sink = Replaying {
-            store: &mut store,
-            floor_ms,
-        };
-        let replayed = replay(&dir, now_ms, &mut sink).map_err(|error| match error {
+        let mut sink = Replaying { store: &mut store };
+        let replayed = replay(&dir, now_ms, floor_ms, &mut sink).map_err(|error| match error {
             ReplayError::Log(error) => OpenError::Log(error),
             ReplayError::Newer { path, found } => OpenError::NewerFormat {
                 path,
@@ -566,14 +563,10 @@ fn order_by_shard<R>(rows: &[R], series: impl Fn(&R) -> SeriesRef) -> (Vec<u32>,
 /// Applies log records to a store that nobody else has yet.
 struct Replaying<'s> {
     store: &'s mut Store,
-    floor_ms: i64,
 }
 
 impl Replaying<'_> {
     fn enter(&mut self, place: SeriesRef, t_ms: i64, start_ms: i64, value: Incoming<'_>) -> Taken {
-        if t_ms < self.floor_ms {
-            return Taken::Expired;
-        }
         let shard = self.store.shards.get_mut(place.shard());
         let Some(shard) = shard.map(RwLock::get_mut) else {
             return Taken::Repeated;
@@ -614,9 +607,6 @@ impl Sink for Replaying<'_> {
     }
 
     fn exemplar(&mut self, series: SeriesRef, exemplar: Exemplar) -> Taken {
-        if exemplar.t_ms < self.floor_ms {
-            return Taken::Expired;
-        }
         match self.store.exemplars.get_mut().push(series, exemplar) {
             true => Taken::Yes,
             false => Taken::Repeated,

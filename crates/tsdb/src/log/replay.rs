@@ -106,7 +106,6 @@ impl ReplayReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
     Yes,
-    Expired,
     Repeated,
 }
 
@@ -143,11 +142,12 @@ pub(crate) struct Replayed {
     pub(crate) report: ReplayReport,
 }
 
-/// Applies all segments in `dir` to `sink`. Nothing is changed if one of them is of a newer
-/// version.
+/// Applies all segments in `dir` to `sink`, but for rows before `floor_ms`. Nothing is changed
+/// if one of them is of a newer version.
 pub(crate) fn replay(
     dir: &Path,
     now_ms: i64,
+    floor_ms: i64,
     sink: &mut impl Sink,
 ) -> Result<Replayed, ReplayError> {
     let sequences = sequences(dir)?;
@@ -166,8 +166,17 @@ pub(crate) fn replay(
     for sequence in &sequences {
         let path = segment_path(dir, *sequence);
         let last = *sequence == replayed.last_sequence;
-        let segment = replay_segment(path, last, now_ms, sink, &mut replayed.report)?;
-        replayed.segments.extend(segment);
+        let rows = Rows {
+            sink,
+            report: &mut replayed.report,
+            floor_ms,
+            numbers: Vec::new(),
+            numbers_max: 0,
+            max_ms: i64::MIN,
+        };
+        replayed
+            .segments
+            .extend(replay_segment(path, last, now_ms, rows)?);
     }
     Ok(replayed)
 }
@@ -206,12 +215,12 @@ fn replay_segment(
     path: PathBuf,
     last: bool,
     now_ms: i64,
-    sink: &mut impl Sink,
-    report: &mut ReplayReport,
+    mut rows: Rows<'_, impl Sink>,
 ) -> Result<Option<Segment>, LogError> {
     let bytes = std::fs::read(&path).map_err(LogError::on("read", &path))?;
-    report.segments += 1;
-    let damaged_before = report.damaged;
+    rows.numbers_max = bytes.len();
+    rows.report.segments += 1;
+    let damaged_before = rows.report.damaged;
     let mut segment = Segment {
         bytes: bytes.len() as u64,
         max_ms: i64::MIN,
@@ -220,22 +229,16 @@ fn replay_segment(
     let path = segment.path.clone();
     match read_header(&bytes) {
         Header::Version(_) => {}
-        Header::Damaged => report.note(&path, 0, HEADER_BYTES, DamageKind::Header),
+        Header::Damaged => rows.report.note(&path, 0, HEADER_BYTES, DamageKind::Header),
         Header::Torn => {
-            report.note(&path, 0, bytes.len(), DamageKind::Tail { cut: last });
+            rows.report
+                .note(&path, 0, bytes.len(), DamageKind::Tail { cut: last });
             if last {
                 std::fs::remove_file(&path).map_err(LogError::on("delete", &path))?;
                 return Ok(None);
             }
         }
     }
-    let mut rows = Rows {
-        sink,
-        report,
-        numbers: Vec::new(),
-        numbers_max: bytes.len(),
-        max_ms: i64::MIN,
-    };
     for piece in Frames::new(&bytes) {
         match piece {
             Piece::Frame { at, payload } => {
@@ -260,7 +263,7 @@ fn replay_segment(
         }
     }
     segment.max_ms = rows.max_ms;
-    if report.damaged > damaged_before {
+    if rows.report.damaged > damaged_before {
         // What can't be read may be young: keep the file for a whole retention.
         segment.max_ms = segment.max_ms.max(now_ms);
     }
@@ -274,9 +277,12 @@ fn cut(path: &Path, length: u64) -> io::Result<()> {
 }
 
 /// What a number of the segment stands for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 enum Numbered {
     Lost,
+    /// Not looked up before the first row that counts: a series whose rows are all too old
+    /// must not take the place of another.
+    Labels(Labels),
     OverLimit,
     Series(SeriesRef),
 }
@@ -285,6 +291,7 @@ enum Numbered {
 struct Rows<'s, S> {
     sink: &'s mut S,
     report: &'s mut ReplayReport,
+    floor_ms: i64,
     numbers: Vec<Numbered>,
     /// Numbers count up from 0 and each took a record: none can be as large as the segment.
     numbers_max: usize,
@@ -294,7 +301,7 @@ struct Rows<'s, S> {
 impl<S: Sink> Rows<'_, S> {
     fn apply(&mut self, record: Record<'_>) {
         match record {
-            Record::Series { number, labels } => self.declare(number as usize, &labels),
+            Record::Series { number, labels } => self.declare(number as usize, labels),
             Record::Float {
                 number,
                 t_ms,
@@ -321,7 +328,6 @@ impl<S: Sink> Rows<'_, S> {
                 if let Some(series) = self.resolve(number, exemplar.t_ms) {
                     match self.sink.exemplar(series, exemplar) {
                         Taken::Yes => self.report.exemplars += 1,
-                        Taken::Expired => self.report.expired += 1,
                         Taken::Repeated => {}
                     }
                 }
@@ -330,7 +336,7 @@ impl<S: Sink> Rows<'_, S> {
         }
     }
 
-    fn declare(&mut self, number: usize, labels: &Labels) {
+    fn declare(&mut self, number: usize, labels: Labels) {
         if number >= self.numbers_max {
             self.report.orphans += 1;
             return;
@@ -339,19 +345,32 @@ impl<S: Sink> Rows<'_, S> {
             self.numbers.resize(number + 1, Numbered::Lost);
         }
         if let Some(slot) = self.numbers.get_mut(number) {
-            *slot = match self.sink.series(labels) {
+            *slot = Numbered::Labels(labels);
+        }
+    }
+
+    /// The series of a row, unless the row does not count.
+    #[inline]
+    fn resolve(&mut self, number: u32, t_ms: i64) -> Option<SeriesRef> {
+        self.max_ms = self.max_ms.max(t_ms);
+        if t_ms < self.floor_ms {
+            self.report.expired += 1;
+            return None;
+        }
+        let Some(numbered) = self.numbers.get_mut(number as usize) else {
+            self.report.orphans += 1;
+            return None;
+        };
+        if let Numbered::Labels(labels) = numbered {
+            *numbered = match self.sink.series(labels) {
                 Some(series) => Numbered::Series(series),
                 None => Numbered::OverLimit,
             };
         }
-    }
-
-    fn resolve(&mut self, number: u32, t_ms: i64) -> Option<SeriesRef> {
-        self.max_ms = self.max_ms.max(t_ms);
-        match self.numbers.get(number as usize) {
-            Some(Numbered::Series(series)) => return Some(*series),
-            Some(Numbered::OverLimit) => self.report.over_limit += 1,
-            Some(Numbered::Lost) | None => self.report.orphans += 1,
+        match numbered {
+            Numbered::Series(series) => return Some(*series),
+            Numbered::OverLimit => self.report.over_limit += 1,
+            Numbered::Lost | Numbered::Labels(_) => self.report.orphans += 1,
         }
         None
     }
@@ -359,7 +378,6 @@ impl<S: Sink> Rows<'_, S> {
     fn count_sample(&mut self, taken: Taken) {
         match taken {
             Taken::Yes => self.report.samples += 1,
-            Taken::Expired => self.report.expired += 1,
             Taken::Repeated => self.report.repeated += 1,
         }
     }

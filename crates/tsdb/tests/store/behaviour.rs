@@ -355,6 +355,34 @@ fn the_oldest_chunks_go_when_there_is_too_much() {
     }
 }
 
+/// Series that came and went must not keep those that are still there from coming back.
+#[test]
+fn replay_counts_only_series_that_have_samples_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        dir: Some(dir.path().to_owned()),
+        retention_ms: 60 * MINUTE,
+        series_max: 5,
+        ..Options::default()
+    };
+    let later = NOW + 3 * 60 * MINUTE;
+    {
+        let (store, _) = Store::open(options.clone(), NOW).unwrap();
+        for (age, t_ms) in [("old", NOW), ("new", later)] {
+            for i in 0..5 {
+                let series = store
+                    .series(&labels(&format!("m age={age} i=v{i}")))
+                    .unwrap();
+                store.append(&floats([(series, t_ms, 1.0)]), t_ms).unwrap();
+            }
+            store.maintain(later);
+        }
+    }
+    let (store, report) = Store::open(options, later).unwrap();
+    assert_eq!((report.expired, report.over_limit), (5, 0));
+    assert_eq!(everything(&store).len(), 5);
+}
+
 /// With labels alone over the limit, dropping chunks can't help; a store that then dropped
 /// all of them would answer nothing at all.
 #[test]
