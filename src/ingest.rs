@@ -208,17 +208,26 @@ impl Ingest {
 
     /// Takes an `ExportTraceServiceRequest` in OTLP/JSON.
     pub fn traces_json(&self, request: &[u8], now_ms: i64) -> Result<Outcome, IngestError> {
-        self.traces(&json::traces(request)?, now_ms)
+        match json::traces(request) {
+            Ok(request) => self.traces(&request, now_ms),
+            Err(error) => self.unreadable(Signal::Spans, error),
+        }
     }
 
     /// Takes an `ExportMetricsServiceRequest` in OTLP/JSON.
     pub fn metrics_json(&self, request: &[u8], now_ms: i64) -> Result<Outcome, IngestError> {
-        self.metrics(&json::metrics(request)?, now_ms)
+        match json::metrics(request) {
+            Ok(request) => self.metrics(&request, now_ms),
+            Err(error) => self.unreadable(Signal::Points, error),
+        }
     }
 
     /// Takes an `ExportLogsServiceRequest` in OTLP/JSON.
     pub fn logs_json(&self, request: &[u8], now_ms: i64) -> Result<Outcome, IngestError> {
-        self.logs(&json::logs(request)?, now_ms)
+        match json::logs(request) {
+            Ok(request) => self.logs(&request, now_ms),
+            Err(error) => self.unreadable(Signal::Logs, error),
+        }
     }
 
     /// Flushes accumulators to the store, at `now_ms` rounded down to the interval. Does
@@ -249,6 +258,14 @@ impl Ingest {
             journal_bytes: self.journal.as_ref().map_or(0, Journal::bytes),
             ..self.counters.snapshot()
         }
+    }
+
+    /// Counts a request that could not be translated.
+    fn unreadable(&self, signal: Signal, error: IngestError) -> Result<Outcome, IngestError> {
+        let result = Err(error);
+        self.counters
+            .record(signal, &Rejections::default(), &result);
+        result
     }
 
     fn take_traces(

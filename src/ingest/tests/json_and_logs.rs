@@ -144,6 +144,21 @@ fn log_records_are_counted_by_severity_and_identity() {
 }
 
 #[test]
+fn unreadable_json_is_counted_as_a_failed_request() {
+    let bed = Bed::new();
+    assert!(bed.ingest.traces_json(b"{", T0).is_err());
+    assert!(bed.ingest.logs_json(br#"{"resourceLogs":7}"#, T0).is_err());
+    let failed: Vec<_> = bed
+        .ingest
+        .stats()
+        .signals
+        .iter()
+        .map(|s| s.failed_requests)
+        .collect();
+    assert_eq!(failed, [1, 0, 1]);
+}
+
+#[test]
 fn json_and_protobuf_give_the_same_series() {
     let text = format!(
         r#"{{"resourceSpans":[{{"resource":{{"attributes":[

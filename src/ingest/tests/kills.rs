@@ -167,3 +167,32 @@ fn a_full_journal_turns_requests_away_until_the_next_flush() {
     bed.ingest.tick(T0 + 5_000).unwrap();
     bed.send(one_span(), T0 + 5_001);
 }
+
+#[test]
+fn requests_and_flushes_at_once_count_every_span_exactly_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = Store::open(Options::default(), T0).unwrap();
+    let store = Arc::new(store);
+    let bed = Bed::over(store.clone(), options(dir.path()), T0);
+    let (threads, requests) = (4, 300);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                for _ in 0..requests {
+                    bed.send(one_span(), T0 + 1);
+                }
+            });
+        }
+        for tick in 1..40 {
+            bed.ingest.tick(T0 + tick * 5_000).unwrap();
+            std::thread::yield_now();
+        }
+    });
+    // What the last flush did not reach is in the journal, and nothing else is.
+    drop(bed);
+    let bed = Bed::over(store, options(dir.path()), T0 + 400_000);
+    bed.ingest.tick(T0 + 405_000).unwrap();
+    let sent = f64::from(threads * requests);
+    assert_eq!(increase(&bed, "traces_span_metrics_calls_total"), sent);
+    assert_eq!(increase(&bed, "traces_span_metrics_duration_seconds"), sent);
+}

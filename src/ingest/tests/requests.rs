@@ -1,5 +1,6 @@
 //! Spans, edges, coverage, budgets, ageing.
 
+use proptest::prelude::*;
 use slogate_series::is_stale;
 
 use super::*;
@@ -517,4 +518,29 @@ fn ticks_are_aligned_and_done_once() {
     let calls = bed.series("traces_span_metrics_calls_total");
     let times: Vec<_> = calls[0].samples.iter().map(|s| s.t_ms - T0).collect();
     assert_eq!(times, [1, 5_000, 10_000]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn arbitrary_bytes_are_refused_or_taken_but_never_panic(
+        noise in proptest::collection::vec(any::<u8>(), 0..300),
+        at in any::<proptest::sample::Index>(),
+        byte: u8,
+    ) {
+        let bed = Bed::new();
+        let call = spans_of(service("web", "1"), vec![client(1, 5)]);
+        let serve = spans_of(service("pay", "2"), vec![server(1, 5, 2)]);
+        let mut mutated = trace_request([call, serve]);
+        let at = at.index(mutated.len());
+        mutated[at] = byte;
+        for bytes in [&noise, &mutated] {
+            let _ = bed.ingest.traces(bytes, T0);
+            let _ = bed.ingest.metrics(bytes, T0);
+            let _ = bed.ingest.logs(bytes, T0);
+            let _ = bed.ingest.traces_json(bytes, T0);
+        }
+        prop_assert!(bed.ingest.tick(T0 + 5_000).is_ok());
+    }
 }
