@@ -64,6 +64,8 @@ impl fmt::Display for NoAnswer {
     }
 }
 
+impl std::error::Error for NoAnswer {}
+
 impl Client {
     /// A client of the daemon at `server`.
     ///

@@ -19,7 +19,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::Exit;
-use super::client::{Client, NoAnswer};
+use super::client::Client;
 use super::daemon::Daemon;
 use super::gate::{Answer, Question, ask_once};
 use super::output;
@@ -102,10 +102,6 @@ impl<E: std::error::Error> From<E> for Trouble {
     }
 }
 
-fn failed(what: impl ToString) -> Trouble {
-    Trouble::Failed(what.to_string())
-}
-
 /// Runs the command.
 pub(super) fn run(args: &DemoArgs) -> Exit {
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -128,13 +124,11 @@ pub(super) fn run(args: &DemoArgs) -> Exit {
 
 /// Shows the demo; whether both verdicts were right.
 async fn show(args: &DemoArgs) -> Result<bool, Trouble> {
-    super::daemon::log(false, &args.log_filter, None).map_err(failed)?;
+    super::daemon::log(false, &args.log_filter, None)?;
     let scratch = Scratch::create()?;
     let config = config(&scratch)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let mut daemon = Daemon::start(&config, Registry::new(), clock.clone())
-        .await
-        .map_err(failed)?;
+    let mut daemon = Daemon::start(&config, Registry::new(), clock.clone()).await?;
     let ports = daemon.ports().clone();
     let shop = Arc::new(Mutex::new(Shop::new(args.seed, STABLE)));
     let stop = CancellationToken::new();
@@ -145,7 +139,7 @@ async fn show(args: &DemoArgs) -> Result<bool, Trouble> {
 
     let server = format!("http://{}", ports.api);
     let mut story = Story {
-        client: Client::new(&server).map_err(failed)?,
+        client: Client::new(&server).map_err(Trouble::Failed)?,
         server,
         shop,
         clock,
@@ -155,13 +149,13 @@ async fn show(args: &DemoArgs) -> Result<bool, Trouble> {
     };
     let told = tokio::select! {
         told = story.tell() => told,
-        died = daemon.died() => Err(failed(died)),
-        Ok(error) = shop_broke => Err(failed(error)),
+        died = daemon.died() => Err(Trouble::Failed(died)),
+        Ok(error) = shop_broke => Err(Trouble::Failed(error)),
         () = interrupted() => Err(Trouble::Interrupted),
     };
     stop.cancel();
     let _ = visitors.await;
-    daemon.stop().await.map_err(failed)?;
+    daemon.stop().await?;
     if told.is_ok() {
         story.end(&config.data_dir)?;
     }
@@ -245,7 +239,7 @@ struct Story {
 impl Story {
     /// Tells it; whether both verdicts were right.
     async fn tell(&mut self) -> Result<bool, Trouble> {
-        self.open().await?;
+        self.open();
         tokio::time::sleep(BASELINE).await;
 
         self.say("A good release. The pipeline tells slogate and sends it half of the traffic.");
@@ -254,7 +248,8 @@ impl Story {
         if is_good_passed {
             self.shop.lock().promote();
             self.post(EventKind::Succeeded, &GOOD, json!({})).await?;
-            self.say("The pipeline gives 4.2.0 all of the traffic.");
+            let version = GOOD.version;
+            self.say(&format!("The pipeline gives {version} all of the traffic."));
         } else {
             self.shop.lock().roll_back();
             self.post(EventKind::Aborted, &GOOD, json!({})).await?;
@@ -281,33 +276,38 @@ impl Story {
         Ok(is_good_passed && is_bad_failed)
     }
 
-    async fn open(&self) -> Result<(), Trouble> {
+    fn open(&self) {
         self.say(&format!(
-            "slogate listens on {}, with a policy of three checks:",
+            "slogate listens on {}. To look while this runs:",
             self.server
         ));
-        output::print("        errors, latency (P95) and identity, false alarms 1 % per rollout.");
+        for path in [
+            "/v1/gates/demo",
+            "/v1/deployments?service=checkout",
+            "/v1/ledger",
+            "/metrics",
+        ] {
+            self.look(path);
+        }
         self.say(&format!(
-            "A shop of 4 services begins to send OpenTelemetry spans. {SERVICE} is at {}.",
+            "A shop of 4 services begins to send OpenTelemetry spans; {SERVICE} is at {}.",
             STABLE.version
         ));
-        self.look("/v1/gates/demo");
         self.say(&format!(
             "It runs for {} first: the baseline.",
             seconds(BASELINE)
         ));
-        Ok(())
     }
 
     /// Ships a release to half of the traffic and waits for the gate.
     async fn ship(&mut self, release: &Release, previous: &Release) -> Result<Ending, Trouble> {
         let began = Instant::now();
-        self.shop.lock().shift(release.clone(), SHARE);
         let more = json!({
             "previous": { "version": previous.version },
             "step": { "index": 1, "total": 2, "weight": SHARE * 100.0 },
         });
         self.post(EventKind::Started, release, more).await?;
+        self.shop.lock().shift(release.clone(), SHARE);
         let question = Question {
             gate: "demo".to_owned(),
             service: Some(SERVICE.to_owned()),
@@ -341,10 +341,7 @@ impl Story {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let wait = left.min(Duration::from_secs(5));
-            let answer = ask_once(&self.client, question, wait)
-                .await
-                .map_err(failed)?
-                .answer;
+            let answer = ask_once(&self.client, question, wait).await?.answer;
             if answer.is_conclusive() || left.is_zero() {
                 return Ok(answer);
             }
@@ -386,32 +383,36 @@ impl Story {
         let timeout = Duration::from_secs(10);
         self.client
             .post(url, "application/json", body, timeout)
-            .await
-            .map_err(|error: NoAnswer| failed(format!("POST /v1/events: {error}")))?;
+            .await?;
         Ok(())
     }
 
+    /// Both verdicts, what they rest on, and what the two releases make of the deployment SLIs.
     async fn sum_up(&self, good: &Ending, bad: &Ending) -> Result<(), Trouble> {
-        output::print("\nWhat happened\n");
-        for (release, ending) in [(&GOOD, good), (&BAD, bad)] {
-            output::print(&format!(
-                "  {} {:<4} after {}",
-                release.version,
-                ending.answer.verdict,
-                seconds(ending.took)
-            ));
-            output::print(&format!("    {}", ending.answer.message));
-            if let Some(url) = &ending.answer.url {
-                output::print(&format!("    evidence: {url}"));
+        output::print("\nBoth verdicts\n");
+        for ending in [good, bad] {
+            output::print(&format!("  {}\n", ending.answer.message));
+            if self.stay
+                && let Some(url) = &ending.answer.url
+            {
+                output::print(&format!("  evidence: {url}\n"));
             }
         }
-        output::print("\nThe API while it runs\n");
-        self.look("/v1/deployments?service=checkout");
-        if let Some(id) = &bad.answer.deployment {
-            self.look(&format!("/v1/deployments/{id}"));
+        output::print(&format!("Deployment SLIs of {SERVICE}\n"));
+        let mut url = self.client.url(&["v1", "slis"]);
+        url.set_query(Some("service=checkout&window=1h"));
+        let reply = self.client.get(url, Duration::from_secs(10)).await?;
+        let report: Value = serde_json::from_slice(&reply.body)?;
+        for sli in report["overall"]["slis"].as_array().into_iter().flatten() {
+            output::print(&format!("  {}", sli_line(sli)));
         }
-        self.look("/v1/slis?service=checkout&window=1h");
-        self.look("/v1/ledger");
+        if self.stay {
+            output::print("\nTo look around\n");
+            self.look("/v1/slis?service=checkout&window=1h");
+            if let Some(id) = &bad.answer.deployment {
+                self.look(&format!("/v1/deployments/{id}"));
+            }
+        }
         output::print("");
         Ok(())
     }
@@ -421,7 +422,7 @@ impl Story {
         let records = Records::open_read_only(data_dir)?;
         let report = verify(&records)?;
         if let Some(broken) = report.broken {
-            return Err(failed(format!("the ledger is broken: {broken}")));
+            return Err(Trouble::Failed(format!("the ledger is broken: {broken}")));
         }
         self.say(&format!(
             "The daemon stopped. Its ledger of {} entries holds; the directory is removed.",
@@ -439,6 +440,18 @@ impl Story {
         let at = format!("{}s", self.began.elapsed().as_secs());
         output::print(&format!("[{at:>4}] {what}"));
     }
+}
+
+/// `M5 time to rollback: 4s`.
+fn sli_line(sli: &Value) -> String {
+    let text = |key: &str| sli[key].as_str().unwrap_or_default();
+    let value = match (sli["value"].as_f64(), text("unit")) {
+        (None, _) => "nothing yet to tell it from".to_owned(),
+        (Some(value), "ratio") => format!("{:.2} %", 100.0 * value),
+        (Some(value), _) if value.abs() < 1.0 => format!("{:.0} ms", 1000.0 * value),
+        (Some(value), _) => format!("{value:.1} s"),
+    };
+    format!("{} {}: {value}", text("id"), text("name"))
 }
 
 fn seconds(duration: Duration) -> String {
@@ -514,6 +527,6 @@ mod tests {
     #[test]
     fn the_bad_release_is_ten_times_as_bad() {
         assert!((BAD.error_ratio / STABLE.error_ratio - 10.0).abs() < 1e-9);
-        assert!(GOOD.error_ratio <= STABLE.error_ratio);
+        const { assert!(GOOD.error_ratio <= STABLE.error_ratio) };
     }
 }
