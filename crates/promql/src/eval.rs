@@ -29,6 +29,7 @@ mod histogram_functions;
 mod label_functions;
 mod over_time;
 mod rate;
+mod ratio;
 mod regression;
 mod select;
 mod sum;

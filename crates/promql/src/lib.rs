@@ -21,6 +21,13 @@
 //! - [`Queryable`] is all that the evaluator asks of a store.
 //! - `eval` computes a tree over a grid of steps; [`Engine`] is its face.
 //!
+//! Policy:
+//! - Text is bounded before it is read: 64 KiB, 128 levels of nesting, 400 operators in a
+//!   chain. A query is bounded while it runs: by samples held and by steps.
+//! - Labels are UTF-8; a string whose escapes make other bytes is a parse error.
+//! - Of what Prometheus has behind flags, `info()`, `fill` modifiers, `anchored` and
+//!   `smoothed` ranges and start timestamps in rates are not known here.
+//!
 //! Semantics are those of Prometheus 3 with no feature flags set, unless an [`Engine`] or
 //! [`ParseOptions`] field says otherwise. The crate does no I/O, reads no clock and starts
 //! no thread; it uses `slogate-series` and nothing else of slogate.

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use slogate_series::{Labels, METRIC_NAME, Value};
 
 use crate::ast::{Aggregate, AggregateOp, Expr, Span};
-use crate::eval::histogram_functions;
 use crate::eval::sum::{Sum, mean};
 use crate::eval::{Column, EvalError, Evaluated, Evaluator, Grid, histogram};
+use crate::eval::{histogram_functions, ratio};
 
 /// The series of one group.
 struct Group {
@@ -168,10 +168,12 @@ impl Evaluator<'_> {
         let Some(param) = &aggregate.param else {
             return Err(EvalError::execution("aggregation needs a parameter"));
         };
-        let limits = self.eval_scalar(param, grid)?;
+        let mut limits = self.eval_scalar(param, grid)?;
         check_limits(aggregate.op, &limits)?;
         if aggregate.op == AggregateOp::LimitRatio {
-            return Err(EvalError::execution("limit_ratio is not supported"));
+            for limit in &mut limits {
+                *limit = self.capped_ratio(*limit, param.span);
+            }
         }
         let columns = self.eval_vector(&aggregate.expr, grid)?;
         let mut kept: Vec<Column> = columns
@@ -203,6 +205,21 @@ impl Evaluator<'_> {
         Ok(kept)
     }
 
+    /// A ratio from -1 to 1; others are cut, with a warning.
+    fn capped_ratio(&mut self, ratio: f64, span: Span) -> f64 {
+        let capped = ratio.clamp(-1.0, 1.0);
+        if capped != ratio {
+            let (ratio, capped) = (
+                histogram_functions::go_float(ratio),
+                histogram_functions::go_float(capped),
+            );
+            let message =
+                format!("ratio value should be between -1 and 1, got {ratio}, capping to {capped}");
+            self.annotations.warn(span, message);
+        }
+        capped
+    }
+
     /// The members of a group to keep at a step, best first.
     fn choose_at(
         &mut self,
@@ -217,6 +234,14 @@ impl Evaluator<'_> {
             .members
             .iter()
             .filter_map(|at| Some((*at, columns.get(*at)?.value(step)?)));
+        if aggregate.op == AggregateOp::LimitRatio {
+            let kept = |at: &usize| {
+                columns
+                    .get(*at)
+                    .is_some_and(|c| ratio::keeps(limit, &c.labels))
+            };
+            return present.map(|(at, _)| at).filter(kept).collect();
+        }
         let limit = if limit < 1.0 { 0 } else { limit as usize };
         if aggregate.op == AggregateOp::Limitk {
             return present.take(limit).map(|(at, _)| at).collect();

@@ -24,7 +24,7 @@ fn engine() -> Engine {
 }
 
 /// How many evaluations passed when this was last looked at; a fall is a regression.
-const PASSED_MIN: usize = 1621;
+const PASSED_MIN: usize = 1641;
 
 #[test]
 fn prometheus_test_scripts() {
