@@ -35,7 +35,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, MissedTickBehavior, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -49,6 +49,11 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(5), Duration::from_
 
 /// The bytes by which HTTP/2 is told from HTTP/1; fewer than these are no protocol yet.
 const PREFACE_BYTES: u64 = 24;
+
+/// What an HTTP/2 peer may send ahead of its handler's reading, per request; a connection as a
+/// whole may twice that. Small enough that every connection of a full house fits into memory,
+/// large enough for a batch in one go.
+const STREAM_WINDOW_BYTES: u32 = 512 * 1024;
 
 /// A listener's limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -210,8 +215,8 @@ fn builder(options: &ListenOptions) -> auto::Builder<TokioExecutor> {
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(options.streams_max)
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(2 * STREAM_WINDOW_BYTES)
         .max_frame_size(64 * 1024)
         .max_header_list_size(32 * 1024)
         .max_pending_accept_reset_streams(64)
@@ -278,12 +283,33 @@ async fn accept_loop(name: &'static str, socket: &TcpListener, shared: &Arc<Shar
             continue;
         };
         let shared = shared.clone();
+        let slot = Slot::new(&shared.meters.open, slot);
         tracker.spawn(async move {
-            shared.meters.open.add(1);
             serve_connection(stream, peer, &shared).await;
-            shared.meters.open.subtract(1);
             drop(slot);
         });
+    }
+}
+
+/// An open connection's place, given back however its task ends.
+struct Slot {
+    open: Gauge,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Slot {
+    fn new(open: &Gauge, permit: OwnedSemaphorePermit) -> Self {
+        open.add(1);
+        Slot {
+            open: open.clone(),
+            _permit: permit,
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.open.subtract(1);
     }
 }
 
@@ -726,6 +752,33 @@ mod tests {
             began.elapsed()
         );
         time_to_close(&mut stream).await;
+    }
+
+    #[tokio::test]
+    async fn a_handler_that_panics_ends_its_connection_and_gives_its_place_back() {
+        let panics = Router::new().route("/", get(|| async { panic_now() }));
+        let options = ListenOptions {
+            connections_max: 1,
+            ..ListenOptions::default()
+        };
+        let server = serve(panics, options).await;
+        for _ in 0..3 {
+            let deadline = Instant::now() + Duration::from_secs(5);
+            loop {
+                let mut stream = connect(&server).await;
+                let request = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+                let _ = stream.write_all(request).await;
+                time_to_close(&mut stream).await;
+                if server.open() == 0 {
+                    break;
+                }
+                assert!(Instant::now() < deadline, "the place was never given back");
+            }
+        }
+    }
+
+    fn panic_now() -> &'static str {
+        panic!("a mistake of ours, on purpose")
     }
 
     #[tokio::test]

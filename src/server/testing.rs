@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::listener::{ListenOptions, Listener};
-use crate::telemetry::Registry;
+use crate::telemetry::{Registry, catalog};
 
 /// The longest that any exchange of a test may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -21,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     pub(crate) stop: CancellationToken,
+    registry: Registry,
     task: Arc<tokio::sync::Mutex<Option<JoinHandle<()>>>>,
     _stop_on_drop: Arc<tokio_util::sync::DropGuard>,
 }
@@ -28,6 +29,13 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// Connections open now.
+    pub(crate) fn open(&self) -> u64 {
+        self.registry
+            .gauge(&catalog::CONNECTIONS, &["test"])
+            .value()
     }
 
     /// Waits for the listener to have drained.
@@ -51,6 +59,7 @@ pub(crate) async fn serve(router: Router, options: ListenOptions) -> Server {
         )))),
         _stop_on_drop: Arc::new(stop.clone().drop_guard()),
         stop,
+        registry,
     }
 }
 

@@ -25,6 +25,9 @@ use crate::policy::{self, Gate};
 /// The longest that a request may wait.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
+/// The longest that a request waits for being judged: callers' own timeouts begin at ten seconds.
+const FRESH_WAIT: Duration = Duration::from_secs(8);
+
 /// A gate as the API shows it.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -103,11 +106,8 @@ pub(super) async fn verdict(
         .watcher
         .answer(&query)
         .map_err(|error| refused(&error))?;
-    if is_fresh
-        && let Some(id) = &answer.deployment
-        && let Ok(_turn) = app.fresh.try_acquire()
-    {
-        app.watcher.judge_now(&DeploymentId(id.clone())).await;
+    if is_fresh && let Some(id) = answer.deployment {
+        judge_now(&app, DeploymentId(id)).await;
     }
     let answer = match wait {
         Some(wait) => tokio::select! {
@@ -117,6 +117,20 @@ pub(super) async fn verdict(
         None => app.watcher.answer(&query),
     };
     Ok(json(&answer.map_err(|error| refused(&error))?))
+}
+
+/// Judges, where it is this request's turn, and waits for it up to [`FRESH_WAIT`]. The judging
+/// goes on when the caller leaves, so that what was begun is also recorded.
+async fn judge_now(app: &Arc<App>, id: DeploymentId) {
+    let app = app.clone();
+    let judging = tokio::spawn(async move {
+        if let Ok(_turn) = app.fresh.try_acquire() {
+            app.watcher.judge_now(&id).await;
+        }
+    });
+    if tokio::time::timeout(FRESH_WAIT, judging).await.is_err() {
+        tracing::debug!("judging takes long; answering with what is known");
+    }
 }
 
 fn refused(error: &GateError) -> ApiError {
