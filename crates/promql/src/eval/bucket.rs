@@ -135,8 +135,8 @@ fn custom_bounds(h: &Histogram, index: i32) -> (f64, f64) {
     (lower, upper)
 }
 
-/// The φ-quantile of a native histogram, and whether it was reached: NaN observations are
-/// in no bucket, so that a high quantile may lie above all of them.
+/// The φ-quantile of a native histogram. NaN observations are in no bucket, so that a high
+/// quantile may lie above all of them, and is then NaN too.
 pub(crate) fn native_quantile(q: f64, h: &Histogram) -> f64 {
     if let Some(edge) = quantile_edge_case(q) {
         return edge;
