@@ -276,7 +276,7 @@ mod tests {
                 "artifactId": format!("pkg:oci/checkout@{}?tag=4.2.0", DIGEST.replace(':', "%3A"))}}})
     }
 
-    fn enveloped(data: Value) -> Value {
+    fn enveloped(data: &Value) -> Value {
         let kind = data["context"]["type"].clone();
         json!({"specversion": "1.0", "id": "e-1", "source": "/cd/prod", "type": kind,
             "subject": "deployment/checkout", "time": "2026-11-20T15:00:00Z",
@@ -286,7 +286,7 @@ mod tests {
     #[test]
     fn a_cdevent_is_read_in_every_mode() {
         let data = deployed("upgraded");
-        let structured = parse_as("application/cloudevents+json", &enveloped(data.clone()));
+        let structured = parse_as("application/cloudevents+json", &enveloped(&data));
         let event = structured.unwrap().remove(0);
         assert_eq!(event.kind, EventKind::Succeeded);
         assert_eq!(
@@ -297,20 +297,24 @@ mod tests {
         assert_eq!(event.target.environment, "production");
         assert_eq!(event.artifact.version.as_deref(), Some("4.2.0"));
         assert_eq!(
-            event.artifact.digest.as_ref().map(|d| d.as_str()),
+            event
+                .artifact
+                .digest
+                .as_ref()
+                .map(crate::model::Digest::as_str),
             Some(DIGEST)
         );
         assert_eq!(event.deployment.as_deref(), Some("chain-1"));
         assert_eq!(event.time_ms, NOW_MS - 3_600_000);
 
-        let batch = json!([enveloped(data.clone())]);
+        let batch = json!([enveloped(&data)]);
         let batch = parse_as("Application/CloudEvents-Batch+JSON; charset=utf-8", &batch);
-        assert_eq!(batch.unwrap(), [event.clone()]);
-        let marked = parse_as("application/json", &enveloped(data.clone()));
-        assert_eq!(marked.unwrap(), [event.clone()], "told by specversion");
+        assert_eq!(batch.unwrap().first(), Some(&event));
+        let marked = parse_as("application/json", &enveloped(&data));
+        assert_eq!(marked.unwrap().first(), Some(&event), "told by specversion");
         assert_eq!(
-            native(&data).unwrap(),
-            [event.clone()],
+            native(&data).unwrap().first(),
+            Some(&event),
             "without an envelope"
         );
 
@@ -399,7 +403,7 @@ mod tests {
     #[test]
     fn mistakes_in_cloudevents_are_named_too() {
         let structured = |change: &dyn Fn(&mut Value)| {
-            let mut event = enveloped(deployed("deployed"));
+            let mut event = enveloped(&deployed("deployed"));
             change(&mut event);
             places(parse_as("application/cloudevents+json", &event))
         };
@@ -447,7 +451,7 @@ mod tests {
     #[test]
     fn a_native_event_may_come_in_an_envelope_and_in_base64() {
         let data = json!({"service": "checkout", "artifact": {"version": "2"}});
-        let mut event = enveloped(deployed("deployed"));
+        let mut event = enveloped(&deployed("deployed"));
         event["type"] = "dev.slogate.deployment.started".into();
         event["data"] = data.clone();
         let read = parse_as("application/cloudevents+json", &event)

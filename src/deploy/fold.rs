@@ -77,7 +77,7 @@ pub const OBSERVER: &str = "slogate:telemetry";
 pub const WITNESS_GAP_MS: i64 = 600_000;
 
 /// How long after its last word an attempt that is over, and not the newest, takes events.
-pub const MEMORY_MS: i64 = 30 * 86_400_000;
+pub(super) const MEMORY_MS: i64 = 30 * 86_400_000;
 
 /// Artifacts that are remembered per target as having run there.
 const HELD_MAX: usize = 50;
@@ -207,13 +207,12 @@ impl Fold {
             return self.find_rolled_back(event);
         }
         let by_name = event.deployment.as_deref().and_then(|name| {
-            self.last(event, &|attempt| {
-                attempt.has_name(name) && attempt.fits(event)
-            })
+            let n = self.last(event, &|a| a.has_name(name) && a.fits(event))?;
+            self.attempts.get(n).filter(|a| !a.is_retried_by(event))?;
+            Some(n)
         });
-        if let Some(n) = by_name {
-            let attempt = self.attempts.get(n)?;
-            return (!attempt.is_retried_by(event)).then_some(n);
+        if by_name.is_some() {
+            return by_name;
         }
         let n = self.last(event, &|attempt| {
             attempt.fits(event) && attempt.is_open_to_name(event) && attempt.is_joined_by(event)

@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn published_examples_come_out_as_published() {
         let value = json!({
-            "numbers": [333333333.33333329f64, 1E30, 4.50, 2e-3, 0.000000000000000000000000001],
+            "numbers": [333_333_333.333_333_3, 1E30, 4.50, 2e-3, 0.000000000000000000000000001],
             "string": "\u{20ac}$\u{f}\nA'\u{42}\"\\\\\"/",
             "literals": [null, true, false]
         });

@@ -253,15 +253,11 @@ fn stored(row: &Row<'_>) -> rusqlite::Result<StoredEntry> {
     })
 }
 
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "every caller returns it as what was found, if anything"
-)]
 fn broken(
     seq: u64,
     what: &'static str,
-    expected: impl ToString,
-    found: impl ToString,
+    expected: impl fmt::Display,
+    found: impl fmt::Display,
 ) -> Option<Broken> {
     Some(Broken {
         seq,
