@@ -11,6 +11,7 @@
 //! A worker that panics or ends by itself takes the daemon down: a daemon that answers and no
 //! longer judges is worse than one that is restarted. Until it is down, its health is bad.
 
+use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -163,7 +164,8 @@ impl Daemon {
         let dir = DataDir::take(&config.data_dir)?;
         let listeners = Listeners::bind(config, &registry).await?;
         let ports = listeners.ports();
-        let rooms = open(config, dir.path(), policies, &ports, registry, clock).await?;
+        let stored = Stored::open(config, dir.path(), clock.now_ms()).await?;
+        let rooms = furnish(config, stored, policies, &ports, registry, clock).await?;
         describe(&rooms);
 
         let (stop_listening, stop_working) = (CancellationToken::new(), CancellationToken::new());
@@ -270,23 +272,59 @@ fn policies(config: &Config) -> Result<PolicySet, policy::Diagnostics> {
     }
 }
 
-async fn open(
+/// The rooms that read files when they open.
+struct Stored {
+    store: Arc<Store>,
+    ingest: Ingest,
+    ledger: Arc<Ledger>,
+    deployments: Arc<Deployments>,
+}
+
+impl Stored {
+    /// Opens them away from the async threads, so that a signal is heard while a long log is
+    /// replayed.
+    async fn open(config: &Config, dir: &Path, now_ms: i64) -> Result<Self, StartError> {
+        let (config, dir) = (config.clone(), dir.to_owned());
+        let opening = move || Stored::open_blocking(&config, &dir, now_ms);
+        match tokio::task::spawn_blocking(opening).await {
+            Ok(opened) => opened,
+            Err(error) => resume_unwind(error.into_panic()),
+        }
+    }
+
+    fn open_blocking(config: &Config, dir: &Path, now_ms: i64) -> Result<Self, StartError> {
+        let store = open_store(config, dir, now_ms)?;
+        let ingest = Ingest::new(store.clone(), ingest_options(config, dir), now_ms)?;
+        let ledger = Ledger::open(Records::open(dir)?);
+        let options = DeploymentsOptions {
+            retention_ms: config.deployments_keep_ms,
+            ..DeploymentsOptions::default()
+        };
+        let deployments = Deployments::open(ledger.clone(), options, now_ms)?;
+        Ok(Stored {
+            store,
+            ingest,
+            ledger,
+            deployments,
+        })
+    }
+}
+
+/// Puts source and watcher beside what is stored.
+async fn furnish(
     config: &Config,
-    dir: &Path,
+    stored: Stored,
     policies: Arc<PolicySet>,
     ports: &Ports,
     registry: Registry,
     clock: Arc<dyn Clock>,
 ) -> Result<Rooms, StartError> {
-    let now_ms = clock.now_ms();
-    let store = open_store(config, dir, now_ms)?;
-    let ingest = Ingest::new(store.clone(), ingest_options(config, dir), now_ms)?;
-    let ledger = Ledger::open(Records::open(dir)?);
-    let options = DeploymentsOptions {
-        retention_ms: config.deployments_keep_ms,
-        ..DeploymentsOptions::default()
-    };
-    let deployments = Deployments::open(ledger.clone(), options, now_ms)?;
+    let Stored {
+        store,
+        ingest,
+        ledger,
+        deployments,
+    } = stored;
     let source: Arc<dyn MetricSource> = match &config.source {
         SourceSettings::Embedded => Arc::new(EmbeddedSource::new(store.clone())),
         SourceSettings::Prometheus { url } => Arc::new(PrometheusSource::new(url, SOURCE_TIMEOUT)?),
@@ -333,6 +371,17 @@ fn open_store(config: &Config, dir: &Path, now_ms: i64) -> Result<Arc<Store>, St
         segments = replayed.segments,
         "series log replayed"
     );
+    for damage in &replayed.damage {
+        tracing::warn!(%damage, "the series log is damaged here; what is beside it was kept");
+    }
+    if replayed.orphans + replayed.over_limit > 0 {
+        let (orphans, over_limit) = (replayed.orphans, replayed.over_limit);
+        tracing::warn!(
+            orphans,
+            over_limit,
+            "samples of the series log were left out"
+        );
+    }
     Ok(Arc::new(store))
 }
 
@@ -445,4 +494,119 @@ impl Listeners {
 
 fn millis(ms: i64) -> Duration {
     Duration::from_millis(u64::try_from(ms).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::cli::client::Client;
+    use crate::config::Layers;
+    use crate::ledger::verify;
+    use crate::model::SystemClock;
+
+    fn config(dir: &Path, more: &[(&'static str, &str)]) -> Config {
+        let mut flags = vec![
+            ("listen.api", "127.0.0.1:0".to_owned()),
+            ("listen.otlpGrpc", "127.0.0.1:0".to_owned()),
+            ("listen.otlpHttp", "127.0.0.1:0".to_owned()),
+            ("data.dir", dir.display().to_string()),
+            ("limits.drain", "1s".to_owned()),
+        ];
+        flags.extend(more.iter().map(|(key, text)| (*key, (*text).to_owned())));
+        let layers = Layers {
+            flags,
+            ..Layers::default()
+        };
+        Config::load(&layers).unwrap().0
+    }
+
+    async fn start(config: &Config) -> Result<Daemon, StartError> {
+        crate::cli::install_tls();
+        Daemon::start(config, Registry::new(), Arc::new(SystemClock)).await
+    }
+
+    fn client(daemon: &Daemon) -> Client {
+        Client::new(&format!("http://{}", daemon.ports().api)).unwrap()
+    }
+
+    async fn get(client: &Client, parts: &[&str]) -> Result<String, String> {
+        let reply = client.get(client.url(parts), Duration::from_secs(5)).await;
+        reply
+            .map(|reply| String::from_utf8(reply.body).unwrap())
+            .map_err(|error| error.to_string())
+    }
+
+    /// Polls until the daemon says that every worker has begun.
+    async fn ready(client: &Client) {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while let Err(error) = get(client, &["-", "ready"]).await {
+            assert!(Instant::now() < deadline, "not ready: {error}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_daemon_answers_comes_to_rest_and_remembers() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("data");
+        let config = config(&dir, &[]);
+        let daemon = start(&config).await.unwrap();
+        let asking = client(&daemon);
+        ready(&asking).await;
+        let ports = std::fs::read_to_string(dir.join("ports")).unwrap();
+        assert_eq!(
+            &serde_json::from_str::<Ports>(&ports).unwrap(),
+            daemon.ports()
+        );
+        let body = br#"{"type":"deployment.started","service":"s","artifact":{"version":"1"}}"#;
+        let url = asking.url(&["v1", "events"]);
+        let reply = asking.post(
+            url,
+            "application/json",
+            body.to_vec(),
+            Duration::from_secs(5),
+        );
+        assert_eq!(reply.await.unwrap().status, 202);
+        let metrics = get(&asking, &["metrics"]).await.unwrap();
+        assert!(metrics.contains("slogate_build_info"), "{metrics}");
+
+        let second = start(&config).await.err().unwrap();
+        assert!(
+            matches!(&second, StartError::DataDir(DataDirError::InUse { .. })),
+            "{second}"
+        );
+
+        daemon.stop().await.unwrap();
+        assert!(!dir.join("ports").try_exists().unwrap());
+        let report = verify(&Records::open_read_only(&dir).unwrap()).unwrap();
+        assert!(report.ok && report.entries > 0);
+
+        let daemon = start(&config).await.unwrap();
+        let deployments = get(&client(&daemon), &["v1", "deployments"]).await.unwrap();
+        assert!(deployments.contains("\"service\":\"s\""), "{deployments}");
+        daemon.stop().await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_in_the_way_is_told_and_nothing_is_held_on_to() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("data");
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap().to_string();
+        let busy = start(&config(&dir, &[("listen.otlpGrpc", &address)])).await;
+        let error = busy.err().unwrap();
+        assert!(matches!(&error, StartError::Listen(_)), "{error}");
+        assert!(error.to_string().contains(&address), "{error}");
+
+        let policy = temp.path().join("gate.yaml");
+        std::fs::write(&policy, "kind: Gat").unwrap();
+        let wrong = start(&config(&dir, &[("policy.paths", policy.to_str().unwrap())])).await;
+        let error = wrong.err().unwrap();
+        assert!(matches!(&error, StartError::Policy(_)), "{error}");
+
+        let daemon = start(&config(&dir, &[])).await.unwrap();
+        daemon.stop().await.unwrap();
+    }
 }

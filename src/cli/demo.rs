@@ -147,12 +147,7 @@ async fn show(args: &DemoArgs) -> Result<bool, Trouble> {
         events: 0,
         stay: args.stay,
     };
-    let told = tokio::select! {
-        told = story.tell() => told,
-        died = daemon.died() => Err(Trouble::Failed(died)),
-        Ok(error) = shop_broke => Err(Trouble::Failed(error)),
-        () = interrupted() => Err(Trouble::Interrupted),
-    };
+    let told = tell(&mut story, &mut daemon, shop_broke).await;
     stop.cancel();
     let _ = visitors.await;
     daemon.stop().await?;
@@ -163,9 +158,32 @@ async fn show(args: &DemoArgs) -> Result<bool, Trouble> {
     told
 }
 
-/// Ctrl-C, or what a service manager sends.
-async fn interrupted() {
-    super::daemon::signal().await;
+/// Tells the story, and stays up where that is wanted, until something comes in between.
+async fn tell(
+    story: &mut Story,
+    daemon: &mut Daemon,
+    shop_broke: oneshot::Receiver<String>,
+) -> Result<bool, Trouble> {
+    let trouble = async {
+        tokio::select! {
+            died = daemon.died() => Trouble::Failed(died),
+            Ok(error) = shop_broke => Trouble::Failed(error),
+            () = super::daemon::signal() => Trouble::Interrupted,
+        }
+    };
+    let mut trouble = std::pin::pin!(trouble);
+    let told = tokio::select! {
+        told = story.tell() => told?,
+        trouble = &mut trouble => return Err(trouble),
+    };
+    if story.stay {
+        story.say("Staying up. Ctrl-C ends it and leaves nothing behind.");
+        // Being interrupted is now the way to end it, and no trouble.
+        if let Trouble::Failed(what) = trouble.await {
+            return Err(Trouble::Failed(what));
+        }
+    }
+    Ok(told)
 }
 
 /// A daemon on free loopback ports, in a hurry; the user's own settings don't apply.
@@ -269,10 +287,6 @@ impl Story {
             seconds(bad.took)
         ));
         self.sum_up(&good, &bad).await?;
-        if self.stay {
-            self.say("Staying up. Ctrl-C ends it and leaves nothing behind.");
-            std::future::pending::<()>().await;
-        }
         Ok(is_good_passed && is_bad_failed)
     }
 
@@ -389,16 +403,18 @@ impl Story {
 
     /// Both verdicts, what they rest on, and what the two releases make of the deployment SLIs.
     async fn sum_up(&self, good: &Ending, bad: &Ending) -> Result<(), Trouble> {
-        output::print("\nBoth verdicts\n");
+        output::print("\nBoth verdicts");
+        output::print("");
         for ending in [good, bad] {
-            output::print(&format!("  {}\n", ending.answer.message));
+            output::print(&format!("  {}", ending.answer.message));
             if self.stay
                 && let Some(url) = &ending.answer.url
             {
-                output::print(&format!("  evidence: {url}\n"));
+                output::print(&format!("  evidence: {url}"));
             }
+            output::print("");
         }
-        output::print(&format!("Deployment SLIs of {SERVICE}\n"));
+        output::print(&format!("Deployment SLIs of {SERVICE}"));
         let mut url = self.client.url(&["v1", "slis"]);
         url.set_query(Some("service=checkout&window=1h"));
         let reply = self.client.get(url, Duration::from_secs(10)).await?;
@@ -407,7 +423,7 @@ impl Story {
             output::print(&format!("  {}", sli_line(sli)));
         }
         if self.stay {
-            output::print("\nTo look around\n");
+            output::print("\nTo look around");
             self.look("/v1/slis?service=checkout&window=1h");
             if let Some(id) = &bad.answer.deployment {
                 self.look(&format!("/v1/deployments/{id}"));

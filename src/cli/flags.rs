@@ -20,6 +20,14 @@ pub(super) struct SettingFlags {
 }
 
 impl SettingFlags {
+    /// No flags but `--config`.
+    pub(super) fn of_file(file: Option<PathBuf>) -> Self {
+        SettingFlags {
+            file,
+            flags: Vec::new(),
+        }
+    }
+
     /// Reads the file, the environment and these flags.
     ///
     /// # Errors
@@ -111,5 +119,58 @@ impl FromArgMatches for SettingFlags {
             })
             .collect();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        flags: SettingFlags,
+    }
+
+    fn load(line: &str, env: &[(&str, &str)]) -> Result<(Config, Values), Mistakes> {
+        let flags = Line::parse_from(line.split_whitespace()).flags;
+        let owned = |pair: &(&str, &str)| (pair.0.to_owned(), pair.1.to_owned());
+        flags.load_with(env.iter().map(owned).collect())
+    }
+
+    #[test]
+    fn every_setting_is_a_flag_and_reaches_the_configuration() {
+        let (config, values) = load(
+            "serve --listen-api 127.0.0.1:1 --judge-interval 7s --listen-allow-non-loopback",
+            &[],
+        )
+        .unwrap();
+        assert_eq!(config.listen.api.port(), 1);
+        assert_eq!(config.judge_interval_ms, 7000);
+        let (allowed, origin) = values.get("listen.allowNonLoopback").unwrap();
+        assert_eq!(allowed.to_string(), "true");
+        assert_eq!(origin.to_string(), "--listen-allow-non-loopback");
+        for setting in SETTINGS {
+            let flag = format!("--{}", setting.flag);
+            let line = ["serve", flag.as_str(), "x"];
+            let flags = Line::parse_from(line).flags.flags;
+            assert_eq!(flags, [(setting.key, "x".to_owned())]);
+        }
+    }
+
+    #[test]
+    fn the_file_is_named_by_flag_or_environment_and_must_then_be_there() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("a.yaml");
+        std::fs::write(&path, "judge: { interval: 3s }").unwrap();
+        let path = path.to_str().unwrap();
+        let (config, _) = load(&format!("serve --config {path}"), &[]).unwrap();
+        assert_eq!(config.judge_interval_ms, 3000);
+        let (config, _) = load("serve", &[("SLOGATE_CONFIG", path)]).unwrap();
+        assert_eq!(config.judge_interval_ms, 3000);
+        let error = load("serve --config /nonexistent.yaml", &[]).unwrap_err();
+        assert!(error.to_string().contains("can't be read"), "{error}");
     }
 }

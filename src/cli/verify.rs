@@ -1,5 +1,7 @@
 //! `slogate verify`: walk the ledger without a daemon.
 
+use std::path::{Path, PathBuf};
+
 use serde_json::json;
 
 use super::Exit;
@@ -22,20 +24,27 @@ Examples:
 Note the head it prints elsewhere: a ledger that was rewritten as a whole holds in itself and
 has another head.")]
 pub(super) struct VerifyArgs {
+    /// The data directory [default: what the settings say]
+    #[arg(long, value_name = "PATH")]
+    data_dir: Option<PathBuf>,
+    /// The settings file that says where it is
+    #[arg(long, value_name = "FILE", conflicts_with = "data_dir")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     output: OutputArgs,
-    #[command(flatten)]
-    settings: SettingFlags,
 }
 
 /// Runs the command.
 pub(super) fn run(args: &VerifyArgs) -> Exit {
-    let dir = match args.settings.load() {
-        Ok((config, _)) => config.data_dir,
-        Err(mistakes) => {
-            output::remark(mistakes);
-            return Exit::Usage;
-        }
+    let dir = match &args.data_dir {
+        Some(dir) => dir.clone(),
+        None => match SettingFlags::of_file(args.config.clone()).load() {
+            Ok((config, _)) => config.data_dir,
+            Err(mistakes) => {
+                output::remark(mistakes);
+                return Exit::Usage;
+            }
+        },
     };
     match walk(&dir) {
         Ok(report) => {
@@ -52,7 +61,7 @@ pub(super) fn run(args: &VerifyArgs) -> Exit {
     }
 }
 
-fn walk(dir: &std::path::Path) -> Result<VerifyReport, Box<dyn std::error::Error>> {
+fn walk(dir: &Path) -> Result<VerifyReport, Box<dyn std::error::Error>> {
     DataDir::check(dir)?;
     let records = Records::open_read_only(dir)?;
     Ok(verify(&records)?)

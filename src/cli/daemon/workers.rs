@@ -225,9 +225,9 @@ async fn observe(round: Round) {
             pending.extend(rooms.ingest.take_observed().iter().map(as_model));
         }
         match rooms.deployments.observe(&pending, now_ms).await {
-            Ok(opened) => {
-                for deployment in opened {
-                    tracing::info!(%deployment, "a version nobody announced is running");
+            Ok(changed) => {
+                for deployment in changed {
+                    tracing::info!(%deployment, "opened or ended by what telemetry shows");
                 }
                 pending.clear();
                 round.heart.beat(rooms.clock.now_ms());
