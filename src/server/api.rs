@@ -29,6 +29,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
+use tracing::Instrument as _;
 
 use crate::deploy::Deployments;
 use crate::judge::Watcher;
@@ -147,7 +148,7 @@ async fn unknown(request: Request) -> ApiError {
     ApiError::unknown_path(format!("{path} is not served; GET / lists what is"))
 }
 
-/// Counts a request by its route, never by its path: paths are the caller's.
+/// Counts and traces a request by its route, never by its path: paths are the caller's.
 async fn count(
     State(app): State<Arc<App>>,
     path: Option<MatchedPath>,
@@ -155,8 +156,22 @@ async fn count(
     next: Next,
 ) -> Response {
     let route = path.as_ref().map_or("unknown", MatchedPath::as_str);
+    let method = request.method().as_str();
+    let span = tracing::info_span!(
+        "request",
+        otel.name = format!("{method} {route}"),
+        otel.kind = "server",
+        otel.status_code = tracing::field::Empty,
+        http.request.method = method,
+        http.route = route,
+        http.response.status_code = tracing::field::Empty,
+    );
     let began = Instant::now();
-    let response = next.run(request).await;
+    let response = next.run(request).instrument(span.clone()).await;
+    span.record("http.response.status_code", response.status().as_u16());
+    if response.status().is_server_error() {
+        span.record("otel.status_code", "ERROR");
+    }
     let seconds = app
         .registry
         .histogram(&catalog::REQUEST_SECONDS, &[LISTENER, route]);

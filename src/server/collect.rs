@@ -110,13 +110,10 @@ pub fn store(registry: &Registry, store: &Arc<Store>) {
 pub fn deployments(registry: &Registry, deployments: &Arc<Deployments>) {
     let one = deployments.clone();
     registry.collect(&catalog::DEPLOYMENTS, move |out| {
+        let known = one.list(&Filter::default(), usize::MAX);
         for phase in PHASES {
-            let filter = Filter {
-                phase: Some(phase),
-                ..Filter::default()
-            };
-            let count = one.list(&filter, usize::MAX).len();
-            out.push(&[phase.as_str()], count as f64);
+            let count = known.iter().filter(|deployment| deployment.phase == phase);
+            out.push(&[phase.as_str()], count.count() as f64);
         }
     });
 }

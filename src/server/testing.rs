@@ -38,6 +38,13 @@ impl Server {
             .value()
     }
 
+    /// Connections ended by the listener for that reason.
+    pub(crate) fn cut(&self, reason: &str) -> u64 {
+        self.registry
+            .counter(&catalog::CONNECTIONS_CUT, &["test", reason])
+            .value()
+    }
+
     /// Waits for the listener to have drained.
     pub(crate) async fn ended(&self) {
         if let Some(task) = self.task.lock().await.take() {

@@ -107,7 +107,7 @@ async fn house() -> House {
         limits: BodyLimits {
             wire_bytes_max: 1 << 20,
             body_bytes_max: 4 << 20,
-            deadline: Duration::from_millis(300),
+            deadline: Duration::from_secs(2),
         },
         budget: Budget::new(64 << 20),
         stop: CancellationToken::new(),
@@ -669,4 +669,57 @@ async fn answers_have_what_the_openapi_document_requires() {
             .collect();
         assert!(unknown.is_empty(), "{name}: undocumented {unknown:?}");
     }
+}
+
+/// Keeps what spans record, as text.
+#[derive(Clone, Default)]
+struct Spans(Arc<Mutex<String>>);
+
+impl tracing::field::Visit for Spans {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        let text = format!("{}={value:?};", field.name());
+        self.0.lock().push_str(&text);
+    }
+}
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Spans {
+    fn on_new_span(
+        &self,
+        span: &tracing::span::Attributes<'_>,
+        _id: &tracing::Id,
+        _context: tracing_subscriber::layer::Context<'_, S>,
+    ) {
+        span.record(&mut self.clone());
+    }
+
+    fn on_record(
+        &self,
+        _id: &tracing::Id,
+        values: &tracing::span::Record<'_>,
+        _context: tracing_subscriber::layer::Context<'_, S>,
+    ) {
+        values.record(&mut self.clone());
+    }
+}
+
+/// What we export is what lets slogate watch its own rollouts: server spans by route, with status.
+#[tokio::test]
+async fn requests_are_traced_by_route_and_without_their_query() {
+    use tracing_subscriber::layer::SubscriberExt as _;
+    let spans = Spans::default();
+    let subscriber = tracing_subscriber::registry().with(spans.clone());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let house = house().await;
+    house.get("/v1/deployments?service=secretly").await;
+    house.get("/v1/verdicts/nope").await;
+    let text = spans.0.lock().clone();
+    for said in [
+        "otel.name=\"GET /v1/deployments\";",
+        "otel.kind=\"server\";",
+        "http.route=\"/v1/verdicts/{id}\";",
+        "http.response.status_code=404;",
+    ] {
+        assert!(text.contains(said), "{said} in {text}");
+    }
+    assert!(!text.contains("secretly"), "{text}");
 }
