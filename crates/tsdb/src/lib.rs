@@ -25,7 +25,8 @@
 //! another value at the same time is refused. Every bit pattern of a float comes back.
 //!
 //! # How the code is laid out
-//! - `store`: the [`Store`]: opening, series, appends; `store/query`: reading.
+//! - `store`: the [`Store`]; `store/restore` opens its directory, `store/append` takes rows
+//!   in, `store/query` reads.
 //! - `retention`: maintenance: what happens to data as it ages.
 //! - `shard`: series with their symbols and index, under one lock; there are 16 by label hash.
 //!   `symbols` interns strings, `index` answers matchers.

@@ -63,8 +63,12 @@ pub struct MaintainReport {
 }
 
 impl Store {
-    /// Does the work that is due as of `now_ms`: see the module's description. To be called
-    /// about once a minute.
+    /// Does the work that is due as of `now_ms`; to be called about once a minute.
+    ///
+    /// Folds late samples into chunks, finishes idle chunks, drops what is older than the
+    /// retention and, beyond the allowed size, the oldest chunks of all series (never the
+    /// last hour), collects series without samples that were not used for 10 minutes, and
+    /// deletes the log segments that nothing kept is in.
     pub fn maintain(&self, now_ms: i64) -> MaintainReport {
         self.clock_ms.fetch_max(now_ms, Ordering::Relaxed);
         let mut report = MaintainReport::default();

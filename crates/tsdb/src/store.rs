@@ -9,28 +9,28 @@
 //! [`Store::append`] then answers with an error, though memory may have the rows. Sending
 //! the batch again is right: rows that memory has are accepted and written all the same.
 
+mod append;
 mod query;
+mod restore;
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::hash::{BuildHasher, Hasher};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
-use slogate_series::{Exemplar, Histogram, Labels};
+use slogate_series::Labels;
 
 use crate::ReplayReport;
-use crate::chunk::{Incoming, histogram};
-use crate::exemplar::{self, Exemplars};
+use crate::exemplar::Exemplars;
 use crate::log::frame::VERSION;
-use crate::log::replay::{ReplayError, Sink, Taken, replay};
+use crate::log::replay::{ReplayError, replay};
 use crate::log::{Log, LogError};
 use crate::metadata::{Metadata, MetadataTable};
 use crate::options::{OpenError, Options};
-use crate::rows::{AppendReport, Batch, Refusal, Refused, SHARDS, SeriesRef};
-use crate::series::Unfit;
+use crate::rows::{AppendReport, Batch, Refused, SHARDS, SeriesRef};
 use crate::shard::Shard;
+use append::Appending;
+use restore::{Replaying, lock};
 
 /// The most labels of a series.
 const LABELS_MAX: usize = 256;
@@ -227,23 +227,15 @@ impl Store {
     /// the process; [`Store::flush`] makes them survive a power failure.
     ///
     /// # Errors
-    /// If the log can't be written; see the module's description.
+    /// If the log can't be written. Memory may have the rows then; to send the batch again
+    /// is right, and writes all of it.
     pub fn append(&self, batch: &Batch, now_ms: i64) -> Result<AppendReport, AppendError> {
         self.clock_ms.fetch_max(now_ms, Ordering::Relaxed);
         let mut log = self.log.as_ref().map(Mutex::lock);
         if let Some(log) = &mut log {
             log.begin(&mut self.metadata.write())?;
         }
-        let mut appending = Appending {
-            store: self,
-            log: log.as_deref_mut(),
-            report: AppendReport::default(),
-            oldest_ms: now_ms.saturating_sub(self.options.retention_ms),
-            latest_ms: now_ms.saturating_add(self.options.future_window_ms),
-            now_ms,
-            min_ms: i64::MAX,
-            max_ms: i64::MIN,
-        };
+        let mut appending = Appending::new(self, log.as_deref_mut(), now_ms);
         appending.floats(batch);
         appending.histograms(batch);
         appending.exemplars(batch);
@@ -340,280 +332,4 @@ fn check_labels(labels: &Labels) -> Result<(), SeriesError> {
         return Err(SeriesError::TooLarge);
     }
     Ok(())
-}
-
-/// Makes the directory and takes hold of it; the lock ends with the process at the latest.
-fn lock(dir: &Path) -> Result<File, OpenError> {
-    let mut builder = DirBuilder::new();
-    builder
-        .recursive(true)
-        .create(dir)
-        .map_err(LogError::on("create", dir))?;
-    let path = dir.join("lock");
-    let mut options = OpenOptions::new();
-    options.create(true).write(true).truncate(false);
-    let file = options.open(&path).map_err(LogError::on("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(OpenError::InUse {
-            dir: dir.to_owned(),
-        }),
-        Err(TryLockError::Error(error)) => Err(LogError::on("lock", &path)(error).into()),
-    }
-}
-
-/// One append while it runs.
-struct Appending<'s> {
-    store: &'s Store,
-    log: Option<&'s mut Log>,
-    report: AppendReport,
-    oldest_ms: i64,
-    latest_ms: i64,
-    now_ms: i64,
-    min_ms: i64,
-    max_ms: i64,
-}
-
-impl Appending<'_> {
-    fn floats(&mut self, batch: &Batch) {
-        let rows = &batch.floats;
-        self.by_shard(
-            rows,
-            |row| row.series,
-            |this, shard, row| {
-                let value = Incoming::Float(row.value);
-                let entered = this.enter(shard, row.series, row.t_ms, row.start_ms, value);
-                if entered
-                    && let Some(log) = &mut this.log
-                    && let Some((series, symbols, _)) = shard.get_mut(row.series.number())
-                {
-                    log.float(series, symbols, row);
-                }
-            },
-        );
-    }
-
-    fn histograms(&mut self, batch: &Batch) {
-        let rows = &batch.histograms;
-        self.by_shard(
-            rows,
-            |row| row.series,
-            |this, shard, row| {
-                if !histogram::is_acceptable(&row.histogram) {
-                    this.refuse(shard, Refusal::Malformed, row.series, row.t_ms);
-                    return;
-                }
-                let value = Incoming::Histogram(&row.histogram);
-                let entered = this.enter(shard, row.series, row.t_ms, row.start_ms, value);
-                if entered
-                    && let Some(log) = &mut this.log
-                    && let Some((series, symbols, _)) = shard.get_mut(row.series.number())
-                {
-                    log.histogram(series, symbols, row);
-                }
-            },
-        );
-    }
-
-    fn exemplars(&mut self, batch: &Batch) {
-        if batch.exemplars.is_empty() {
-            return;
-        }
-        let mut exemplars = self.store.exemplars.lock();
-        self.by_shard(
-            &batch.exemplars,
-            |row| row.series,
-            |this, shard, row| {
-                let t_ms = row.exemplar.t_ms;
-                let in_time = this.in_time(t_ms).err();
-                let malformed =
-                    (!exemplar::is_acceptable(&row.exemplar)).then_some(Refusal::Malformed);
-                let Some((series, symbols, _)) = shard.get_mut(row.series.number()) else {
-                    this.refuse(shard, Refusal::UnknownSeries, row.series, t_ms);
-                    return;
-                };
-                if let Some(reason) = in_time.or(malformed) {
-                    this.refuse(shard, reason, row.series, t_ms);
-                    return;
-                }
-                // One that is there already is written again: see the module's description.
-                exemplars.push(row.series, row.exemplar.clone());
-                if let Some(log) = &mut this.log {
-                    log.exemplar(series, symbols, row);
-                }
-                this.report.accepted += 1;
-            },
-        );
-    }
-
-    /// Calls `each` with all rows, shard by shard, keeping the order within each.
-    fn by_shard<R>(
-        &mut self,
-        rows: &[R],
-        series: impl Fn(&R) -> SeriesRef,
-        mut each: impl FnMut(&mut Self, &mut Shard, &R),
-    ) {
-        let store = self.store;
-        if let [row] = rows {
-            if let Some(shard) = store.shards.get(series(row).shard()) {
-                each(self, &mut shard.write(), row);
-            }
-            return;
-        }
-        let (order, ends) = order_by_shard(rows, series);
-        let mut from = 0;
-        for (shard, end) in store.shards.iter().zip(ends) {
-            let places = order.get(from..end).unwrap_or_default();
-            from = end;
-            if places.is_empty() {
-                continue;
-            }
-            let mut shard = shard.write();
-            for row in places.iter().filter_map(|at| rows.get(*at as usize)) {
-                each(self, &mut shard, row);
-            }
-        }
-    }
-
-    #[inline]
-    fn in_time(&self, t_ms: i64) -> Result<(), Refusal> {
-        if t_ms < self.oldest_ms {
-            return Err(Refusal::TooOld);
-        }
-        if t_ms > self.latest_ms {
-            return Err(Refusal::TooNew);
-        }
-        Ok(())
-    }
-
-    /// Adds a sample to memory; says whether it is to be written to the log.
-    #[inline]
-    fn enter(
-        &mut self,
-        shard: &mut Shard,
-        place: SeriesRef,
-        t_ms: i64,
-        start_ms: i64,
-        value: Incoming<'_>,
-    ) -> bool {
-        let in_time = self.in_time(t_ms);
-        let Some((series, _, tally)) = shard.get_mut(place.number()) else {
-            self.refuse(shard, Refusal::UnknownSeries, place, t_ms);
-            return false;
-        };
-        let window_ms = self.store.options.out_of_order_window_ms;
-        let entered = in_time.and_then(|()| {
-            series
-                .append(t_ms, start_ms, value, window_ms, tally)
-                .map_err(|unfit| match unfit {
-                    Unfit::TooOld => Refusal::TooOld,
-                    Unfit::Duplicate => Refusal::Duplicate,
-                })
-        });
-        match entered {
-            Ok(_) => {
-                series.touch(self.now_ms);
-                self.min_ms = self.min_ms.min(t_ms);
-                self.max_ms = self.max_ms.max(t_ms);
-                self.report.accepted += 1;
-                true
-            }
-            Err(reason) => {
-                self.refuse(shard, reason, place, t_ms);
-                false
-            }
-        }
-    }
-
-    #[cold]
-    fn refuse(&mut self, shard: &Shard, reason: Refusal, place: SeriesRef, t_ms: i64) {
-        self.report.refuse(reason, place, t_ms, || {
-            shard.get(place.number()).map(|series| shard.labels(series))
-        });
-    }
-}
-
-/// The places of `rows` sorted by shard, stable, and where each shard's places end.
-fn order_by_shard<R>(rows: &[R], series: impl Fn(&R) -> SeriesRef) -> (Vec<u32>, [usize; SHARDS]) {
-    let mut ends = [0usize; SHARDS];
-    for row in rows {
-        if let Some(count) = ends.get_mut(series(row).shard()) {
-            *count += 1;
-        }
-    }
-    let mut total = 0;
-    for end in &mut ends {
-        // Where the shard's places begin; each placed row moves it towards its end.
-        let count = *end;
-        *end = total;
-        total += count;
-    }
-    let mut order = vec![0u32; total];
-    for (at, row) in (0u32..).zip(rows) {
-        if let Some(end) = ends.get_mut(series(row).shard())
-            && let Some(place) = order.get_mut(*end)
-        {
-            *place = at;
-            *end += 1;
-        }
-    }
-    (order, ends)
-}
-
-/// Applies log records to a store that nobody else has yet.
-struct Replaying<'s> {
-    store: &'s mut Store,
-}
-
-impl Replaying<'_> {
-    fn enter(&mut self, place: SeriesRef, t_ms: i64, start_ms: i64, value: Incoming<'_>) -> Taken {
-        let shard = self.store.shards.get_mut(place.shard());
-        let Some(shard) = shard.map(RwLock::get_mut) else {
-            return Taken::Repeated;
-        };
-        let Some((series, _, tally)) = shard.get_mut(place.number()) else {
-            return Taken::Repeated;
-        };
-        let before = tally.samples;
-        // The windows were checked before the row was written.
-        let entered = series.append(t_ms, start_ms, value, i64::MAX, tally);
-        if entered.is_err() || tally.samples == before {
-            return Taken::Repeated;
-        }
-        let (min, max) = (self.store.min_t_ms.get_mut(), self.store.max_t_ms.get_mut());
-        *min = t_ms.min(*min);
-        *max = t_ms.max(*max);
-        Taken::Yes
-    }
-}
-
-impl Sink for Replaying<'_> {
-    fn series(&mut self, labels: &Labels) -> Option<SeriesRef> {
-        self.store.series(labels).ok()
-    }
-
-    fn float(&mut self, series: SeriesRef, t_ms: i64, start_ms: i64, value: f64) -> Taken {
-        self.enter(series, t_ms, start_ms, Incoming::Float(value))
-    }
-
-    fn histogram(
-        &mut self,
-        series: SeriesRef,
-        t_ms: i64,
-        start_ms: i64,
-        histogram: &Arc<Histogram>,
-    ) -> Taken {
-        self.enter(series, t_ms, start_ms, Incoming::Histogram(histogram))
-    }
-
-    fn exemplar(&mut self, series: SeriesRef, exemplar: Exemplar) -> Taken {
-        match self.store.exemplars.get_mut().push(series, exemplar) {
-            true => Taken::Yes,
-            false => Taken::Repeated,
-        }
-    }
-
-    fn metadata(&mut self, metric: &str, metadata: Metadata) {
-        self.store.metadata.get_mut().set(metric, metadata);
-    }
 }
