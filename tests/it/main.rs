@@ -1,6 +1,7 @@
 //! slogate from outside, as its users meet it: one binary, so that it links once.
 
 mod architecture;
+mod argo;
 mod demo;
 mod docs;
 mod harness;
