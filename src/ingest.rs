@@ -48,7 +48,7 @@ pub use outcome::{IngestError, IngestStats, Outcome, Reason, Signal, SignalStats
 
 use cells::{CellKind, Cells, FlushTimes};
 use edges::Edges;
-use identity::{Directory, Limits, labels_of};
+use identity::{Directory, Limits, labels_of, word};
 use journal::{Journal, Replayed};
 use outcome::{Counters, Rejections};
 use spans::{Addition, Reduced};
@@ -309,13 +309,10 @@ impl Ingest {
         let identity = source.identity.as_ref().filter(|_| items > 0)?;
         let cell = source.coverage_cell(signal, |has_artifact| {
             let labels = labels_of([
-                ("service_name", Some(identity.service.name.as_ref())),
-                (
-                    "deployment_environment_name",
-                    identity.environment.as_deref(),
-                ),
-                ("signal", Some(signal.name())),
-                ("artifact_identity", Some(has_artifact)),
+                ("service_name", Some(identity.service.name.clone())),
+                ("deployment_environment_name", identity.environment.clone()),
+                ("signal", Some(word(signal.name()))),
+                ("artifact_identity", Some(word(has_artifact))),
             ]);
             self.cells.get(CellKind::Items, labels, None, now_ms)
         });

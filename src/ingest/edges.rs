@@ -22,11 +22,12 @@ use std::sync::atomic::Ordering;
 
 use hashbrown::HashMap;
 use parking_lot::Mutex;
+use slogate_series::Labels;
 use slogate_wire::WireError;
 use slogate_wire::otlp::Span;
 
 use super::cells::{CellKind, Cells};
-use super::identity::{Identity, OTHER, Source, cut, labels_of};
+use super::identity::{Identity, OTHER, Source, cut, labels_of, word};
 use super::outcome::Counters;
 use super::spans::{Addition, folded};
 use super::tally::{Gathering, Pages, Tally};
@@ -147,10 +148,10 @@ impl Hash for Party {
 }
 
 impl Party {
-    fn name(&self) -> &str {
+    fn name(&self) -> Arc<str> {
         match self {
-            Party::Known(identity) => &identity.service.name,
-            Party::Named(name) => name,
+            Party::Known(identity) => identity.service.name.clone(),
+            Party::Named(name) => name.clone(),
         }
     }
 
@@ -435,10 +436,10 @@ impl EdgeSums {
                 continue;
             };
             let service = &client_identity.service;
-            let mut labels = edge_labels(client, server, server.name(), *connection);
+            let mut labels = edge_labels(client, server, *connection);
             let over = service.edge_cells.load(Ordering::Relaxed) >= budget;
             if over && cells.find(CellKind::Edge, &labels).is_none() {
-                labels = edge_labels(client, &Party::Named(OTHER.into()), OTHER, *connection);
+                labels = edge_labels(client, &Party::Named(word(OTHER)), *connection);
                 additions.push(folded(
                     cells,
                     client_identity,
@@ -474,29 +475,18 @@ impl EdgeSums {
     }
 }
 
-fn edge_labels(
-    client: &Party,
-    server: &Party,
-    server_name: &str,
-    connection: Connection,
-) -> slogate_series::Labels {
-    let client_identity = client.identity();
-    let server_identity = server.identity();
-    let environment = server_identity
-        .and_then(|identity| identity.environment.as_deref())
-        .or_else(|| client_identity.and_then(|identity| identity.environment.as_deref()));
+fn edge_labels(client: &Party, server: &Party, connection: Connection) -> Labels {
+    let environment_of = |party: &Party| party.identity().and_then(|i| i.environment.clone());
+    let version_of = |party: &Party| party.identity().and_then(|i| i.version.clone());
     labels_of([
         ("client", Some(client.name())),
+        ("client_version", version_of(client)),
+        ("server", Some(server.name())),
+        ("server_version", version_of(server)),
+        ("connection_type", connection.label().map(word)),
         (
-            "client_version",
-            client_identity.and_then(|i| i.version.as_deref()),
+            "deployment_environment_name",
+            environment_of(server).or_else(|| environment_of(client)),
         ),
-        ("server", Some(server_name)),
-        (
-            "server_version",
-            server_identity.and_then(|i| i.version.as_deref()),
-        ),
-        ("connection_type", connection.label()),
-        ("deployment_environment_name", environment),
     ])
 }

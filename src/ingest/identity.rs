@@ -15,8 +15,8 @@
 //!   digest of the image's configuration, not of its manifest, so it names no artifact.
 
 use std::hash::BuildHasher;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use parking_lot::Mutex;
@@ -486,11 +486,18 @@ pub(super) fn cut(text: &str) -> &str {
 }
 
 /// Labels from pairs of which some are absent.
-pub(super) fn labels_of<'a>(
-    pairs: impl IntoIterator<Item = (&'static str, Option<&'a str>)>,
+pub(super) fn labels_of(
+    pairs: impl IntoIterator<Item = (&'static str, Option<Arc<str>>)>,
 ) -> Labels {
     let present = pairs
         .into_iter()
-        .filter_map(|(name, value)| value.map(|value| (name, value)));
+        .filter_map(|(name, value)| value.map(|value| (word(name), value)));
     Labels::from_pairs(present)
+}
+
+/// One of the words that labels are made of, shared: accumulators repeat them by the thousand.
+pub(super) fn word(text: &'static str) -> Arc<str> {
+    static WORDS: LazyLock<Mutex<HashMap<&'static str, Arc<str>>>> = LazyLock::new(Mutex::default);
+    let mut words = WORDS.lock();
+    words.entry(text).or_insert_with(|| text.into()).clone()
 }

@@ -12,7 +12,7 @@ use slogate_wire::otlp::{LogRecord, LogsRequest};
 
 use super::Ingest;
 use super::cells::CellKind;
-use super::identity::{Source, labels_of};
+use super::identity::{Source, labels_of, word};
 use super::outcome::{IngestError, Outcome, Reason, Rejections, Signal};
 use super::spans::Addition;
 use super::tally::Tally;
@@ -88,14 +88,11 @@ impl Ingest {
     ) -> Option<Addition> {
         let identity = source.identity.as_ref()?;
         let labels = labels_of([
-            ("service_name", Some(identity.service.name.as_ref())),
-            ("service_version", identity.version.as_deref()),
-            (
-                "deployment_environment_name",
-                identity.environment.as_deref(),
-            ),
-            ("severity", Some(severity)),
-            ("artifact_identity", Some(source.artifact_label())),
+            ("service_name", Some(identity.service.name.clone())),
+            ("service_version", identity.version.clone()),
+            ("deployment_environment_name", identity.environment.clone()),
+            ("severity", Some(word(severity))),
+            ("artifact_identity", Some(word(source.artifact_label()))),
         ]);
         let cell = self.cells.get(CellKind::Logs, labels, None, now_ms);
         cell.belongs_to(identity);

@@ -61,7 +61,7 @@ struct Taken<'i> {
 
 struct PendingDelta {
     delta: Arc<Delta>,
-    series: Arc<PointSeries>,
+    series: PointSeries,
     start_ns: u64,
     end_ns: u64,
     total: Total,
@@ -69,7 +69,7 @@ struct PendingDelta {
 }
 
 /// A point's series, and its running total where it is a delta.
-type Found = (Arc<PointSeries>, Option<Arc<Delta>>);
+type Found = (PointSeries, Option<Arc<Delta>>);
 
 /// The metric being read.
 struct Current<'a, 't> {

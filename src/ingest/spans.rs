@@ -21,12 +21,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hashbrown::{DefaultHashBuilder, HashTable};
+use slogate_series::Labels;
 use slogate_wire::WireError;
 use slogate_wire::otlp::{Span, TracesRequest};
 
 use super::cells::{Cell, CellKind, Cells, SpanExemplar};
 use super::edges::{Half, Side, half_of};
-use super::identity::{Directory, Identity, OTHER, Source, SpanCell, cut, labels_of};
+use super::identity::{Directory, Identity, OTHER, Source, SpanCell, cut, labels_of, word};
 use super::outcome::{Counters, Reason, Rejections};
 use super::tally::{Gathering, Pages, Tally};
 
@@ -305,14 +306,13 @@ impl Place<'_> {
         }
         let used = self.identity.service.span_cells.load(Ordering::Relaxed);
         if used < self.budget {
-            return self.make(kind, status, name);
+            return self.make(kind, status, name.into());
         }
-        // The cell may exist for another resource of the same version.
-        if let Some(cell) = self
-            .cells
-            .find(CellKind::Span, &self.labels(kind, status, name))
-        {
-            return self.keep(kind, status, name, cell);
+        // The cell may be there, found through another resource of the same version.
+        let shared: Arc<str> = name.into();
+        let labels = self.labels(kind, status, shared.clone());
+        if let Some(cell) = self.cells.find(CellKind::Span, &labels) {
+            return self.keep(kind, status, shared, cell);
         }
         additions.push(folded(
             self.cells,
@@ -327,7 +327,7 @@ impl Place<'_> {
             KIND_OTHER
         };
         self.known(kind, status, OTHER)
-            .unwrap_or_else(|| self.make(kind, status, OTHER))
+            .unwrap_or_else(|| self.make(kind, status, word(OTHER)))
     }
 
     fn known(&self, kind: u8, status: u8, name: &str) -> Option<Arc<Cell>> {
@@ -341,46 +341,46 @@ impl Place<'_> {
             .map(|known| known.cell.clone())
     }
 
-    fn make(&self, kind: u8, status: u8, name: &str) -> Arc<Cell> {
-        let labels = self.labels(kind, status, name);
+    fn make(&self, kind: u8, status: u8, name: Arc<str>) -> Arc<Cell> {
+        let labels = self.labels(kind, status, name.clone());
         let service = Some(&self.identity.service);
         let cell = self.cells.get(CellKind::Span, labels, service, self.now_ms);
         self.keep(kind, status, name, cell)
     }
 
-    fn keep(&self, kind: u8, status: u8, name: &str, cell: Arc<Cell>) -> Arc<Cell> {
+    fn keep(&self, kind: u8, status: u8, name: Arc<str>, cell: Arc<Cell>) -> Arc<Cell> {
         cell.belongs_to(self.identity);
-        let hash = self.identity.span_hash(kind, status, name);
-        let entry = SpanCell {
-            hash,
-            kind,
-            status,
-            name: name.into(),
-            cell: cell.clone(),
-        };
+        let hash = self.identity.span_hash(kind, status, &name);
         let mut spans = self.identity.spans.lock();
         spans.retain(|known| !known.cell.is_retired());
-        let same =
-            |known: &SpanCell| (known.kind, known.status) == (kind, status) && *known.name == *name;
-        if spans.find(hash, same).is_none() {
+        let known = spans.find(hash, |known| {
+            (known.kind, known.status) == (kind, status) && known.name == name
+        });
+        if known.is_none() {
+            let entry = SpanCell {
+                hash,
+                kind,
+                status,
+                name,
+                cell: cell.clone(),
+            };
             spans.insert_unique(hash, entry, |known| known.hash);
         }
         cell
     }
 
-    fn labels(&self, kind: u8, status: u8, name: &str) -> slogate_series::Labels {
+    fn labels(&self, kind: u8, status: u8, name: Arc<str>) -> Labels {
+        let kind = KINDS.get(usize::from(kind)).copied().unwrap_or(OTHER);
+        let status = STATUSES.get(usize::from(status)).copied();
         labels_of([
-            ("service_name", Some(self.identity.service.name.as_ref())),
-            ("service_version", self.identity.version.as_deref()),
+            ("service_name", Some(self.identity.service.name.clone())),
+            ("service_version", self.identity.version.clone()),
             (
                 "deployment_environment_name",
-                self.identity.environment.as_deref(),
+                self.identity.environment.clone(),
             ),
-            (
-                "span_kind",
-                Some(KINDS.get(usize::from(kind)).copied().unwrap_or(OTHER)),
-            ),
-            ("status_code", STATUSES.get(usize::from(status)).copied()),
+            ("span_kind", Some(word(kind))),
+            ("status_code", status.map(word)),
             ("span_name", Some(name)),
         ])
     }
@@ -390,13 +390,13 @@ impl Place<'_> {
 pub(super) fn folded(
     cells: &Cells,
     identity: &Arc<Identity>,
-    label: &str,
+    label: &'static str,
     items: u64,
     now_ms: i64,
 ) -> Addition {
     let labels = labels_of([
-        ("service_name", Some(identity.service.name.as_ref())),
-        ("label", Some(label)),
+        ("service_name", Some(identity.service.name.clone())),
+        ("label", Some(word(label))),
     ]);
     Addition {
         cell: cells.get(CellKind::Folded, labels, None, now_ms),

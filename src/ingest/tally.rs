@@ -86,6 +86,10 @@ impl Times {
         self.count += other.count;
         self.sum += other.sum;
         self.zero += other.zero;
+        if self.buckets.is_empty() {
+            self.buckets.clone_from(&other.buckets);
+            return;
+        }
         let mut at = 0;
         for &(index, count) in &other.buckets {
             while self.buckets.get(at).is_some_and(|(mine, _)| *mine < index) {

@@ -70,7 +70,7 @@ fn read(c: &mut Criterion) {
     group.throughput(Throughput::Elements(SPANS as u64));
     group.bench_function("views", |b| b.iter(|| walk(black_box(&request), false)));
     group.bench_function("views with attributes", |b| {
-        b.iter(|| walk(black_box(&request), true))
+        b.iter(|| walk(black_box(&request), true));
     });
     group.bench_function("generated types", |b| {
         b.iter(|| ExportTraceServiceRequest::decode(black_box(&request[..])).expect("ours"));

@@ -102,6 +102,16 @@ impl<'a> Reader<'a> {
         self.rest
     }
 
+    /// A reader over the last `length` bytes; over all of them where there are fewer.
+    #[inline]
+    pub(crate) fn tail(&self, length: usize) -> Reader<'a> {
+        let skip = self.rest.len().saturating_sub(length);
+        Reader {
+            rest: self.rest.get(skip..).unwrap_or_default(),
+            end: self.end,
+        }
+    }
+
     /// The cursor's place, counted from the start of the request.
     #[inline]
     pub fn offset(&self) -> usize {
@@ -109,7 +119,8 @@ impl<'a> Reader<'a> {
     }
 
     /// The next field, or `None` at the end of the message.
-    #[inline]
+    // Called from every loop over a message; as a call it costs as much as the work itself.
+    #[inline(always)]
     pub fn next_field(&mut self) -> Result<Option<Field<'a>>, WireError> {
         if self.rest.is_empty() {
             return Ok(None);
@@ -131,6 +142,19 @@ impl<'a> Reader<'a> {
             value,
             end: self.offset(),
         }))
+    }
+
+    /// Skips a run of short length-delimited fields with the one-byte tag `tag`: most of a
+    /// span's bytes are attributes that nobody asks for.
+    #[inline]
+    pub fn skip_run(&mut self, tag: u8) {
+        while let [first, length, rest @ ..] = self.rest
+            && *first == tag
+            && *length < 0x80
+            && let Some(rest) = rest.get(usize::from(*length)..)
+        {
+            self.rest = rest;
+        }
     }
 
     /// A varint: seven bits a byte, lowest first.

@@ -16,7 +16,7 @@ use slogate_wire::otlp::{
 
 use super::delta::{Delta, Total};
 use super::naming::{label_name, value_text};
-use super::table::PointSeries;
+use super::table::{ClassicSeries, PointSeries, SummarySeries};
 use super::{Current, Moment, PendingDelta, Taken};
 use crate::ingest::cells::hex;
 use crate::ingest::outcome::Reason;
@@ -60,7 +60,7 @@ impl Taken<'_> {
             Ok(found) => found,
             Err(reason) => return Ok(Err(reason)),
         };
-        if let PointSeries::Single(series) = *series {
+        if let PointSeries::Single(series) = series {
             for exemplar in point.exemplars() {
                 self.exemplar(series, &exemplar?, moment)?;
             }
@@ -104,35 +104,33 @@ impl Taken<'_> {
         }
         let has_sum = point.sum.is_some();
         let fits = |series: &PointSeries| match series {
-            PointSeries::Classic {
-                bounds: known, sum, ..
-            } => !moment.recorded || (**known == *bounds && (sum.is_some() || !has_sum)),
+            PointSeries::Classic(known) => {
+                let same_sum = known.sum.is_some() || !has_sum;
+                !moment.recorded || (*known.bounds == *bounds && same_sum)
+            }
             _ => false,
         };
         let wanted = bounds.len() + 3;
         let found = self.series(current, &point.attributes, fits, wanted, |maker| {
             let ends = bounds.iter().copied().chain([f64::INFINITY]);
             let buckets = ends.map(|bound| maker.make("_bucket", Some(("le", bound))));
-            Ok(PointSeries::Classic {
+            Ok(PointSeries::Classic(Arc::new(ClassicSeries {
                 buckets: buckets.collect::<Result<_, _>>()?,
                 sum: has_sum.then(|| maker.make("_sum", None)).transpose()?,
                 count: maker.make("_count", None)?,
                 bounds: bounds.clone().into(),
-            })
+            })))
         })?;
         let (series, delta) = match found {
             Ok(found) => found,
             Err(reason) => return Ok(Err(reason)),
         };
-        if let PointSeries::Classic {
-            bounds, buckets, ..
-        } = &*series
-        {
+        if let PointSeries::Classic(known) = &series {
             for exemplar in point.exemplars() {
                 let exemplar = exemplar?;
                 let value = exemplar.value.map_or(f64::NAN, otlp::Number::as_f64);
-                let bucket = bounds.partition_point(|bound| *bound < value);
-                if let Some(series) = buckets.get(bucket) {
+                let bucket = known.bounds.partition_point(|bound| *bound < value);
+                if let Some(series) = known.buckets.get(bucket) {
                     self.exemplar(*series, &exemplar, moment)?;
                 }
             }
@@ -162,7 +160,7 @@ impl Taken<'_> {
             Ok(found) => found,
             Err(reason) => return Ok(Err(reason)),
         };
-        if let PointSeries::Single(series) = *series {
+        if let PointSeries::Single(series) = series {
             for exemplar in point.exemplars() {
                 self.exemplar(series, &exemplar?, moment)?;
             }
@@ -190,12 +188,13 @@ impl Taken<'_> {
         };
         let quantiles = point.quantiles().collect::<Result<Vec<Quantile>, _>>()?;
         let fits = |series: &PointSeries| match series {
-            PointSeries::Summary {
-                quantiles: known, ..
-            } => {
-                let same = |(known, sent): (&(f64, SeriesRef), &Quantile)| known.0 == sent.quantile;
-                !moment.recorded
-                    || (known.len() == quantiles.len() && known.iter().zip(&quantiles).all(same))
+            PointSeries::Summary(known) => {
+                let known = known
+                    .quantiles
+                    .iter()
+                    .map(|(quantile, _)| quantile.to_bits());
+                let sent = quantiles.iter().map(|quantile| quantile.quantile.to_bits());
+                !moment.recorded || known.eq(sent)
             }
             _ => false,
         };
@@ -209,30 +208,25 @@ impl Taken<'_> {
                     let series = maker.make("", Some(("quantile", at.quantile)))?;
                     Ok((at.quantile, series))
                 };
-                Ok(PointSeries::Summary {
+                Ok(PointSeries::Summary(Arc::new(SummarySeries {
                     quantiles: quantiles.iter().map(&mut make).collect::<Result<_, _>>()?,
                     sum: maker.make("_sum", None)?,
                     count: maker.make("_count", None)?,
-                })
+                })))
             },
         )?;
         let series = match found {
             Ok((series, _)) => series,
             Err(reason) => return Ok(Err(reason)),
         };
-        if let PointSeries::Summary {
-            quantiles: known,
-            sum,
-            count,
-        } = &*series
-        {
+        if let PointSeries::Summary(known) = &series {
             let values = quantiles.iter().map(|quantile| quantile.value);
             let values = values.chain(std::iter::repeat(0.0));
-            for ((_, series), value) in known.iter().zip(values) {
+            for ((_, series), value) in known.quantiles.iter().zip(values) {
                 self.float(*series, moment, value);
             }
-            self.float(*sum, moment, point.sum);
-            self.float(*count, moment, point.count as f64);
+            self.float(known.sum, moment, point.sum);
+            self.float(known.count, moment, point.count as f64);
         }
         Ok(Ok(()))
     }
@@ -241,7 +235,7 @@ impl Taken<'_> {
     fn write_or_defer(
         &mut self,
         current: &Current<'_, '_>,
-        series: &Arc<PointSeries>,
+        series: &PointSeries,
         delta: Option<Arc<Delta>>,
         moment: Moment,
         (start_ns, end_ns): (u64, u64),
@@ -278,30 +272,18 @@ impl Taken<'_> {
                     histogram: Arc::new(histogram),
                 });
             }
-            (
-                PointSeries::Classic {
-                    buckets,
-                    sum,
-                    count,
-                    ..
-                },
-                Total::Classic(counts, total_sum, total_count),
-            ) => {
+            (PointSeries::Classic(known), Total::Classic(counts, sum, count)) => {
                 let mut cumulative = 0.0;
-                for (at, series) in buckets.iter().enumerate() {
+                for (at, series) in known.buckets.iter().enumerate() {
                     cumulative += counts.get(at).copied().unwrap_or(0.0);
                     // The last bucket holds everything, also what the counts left out.
-                    let last = at + 1 == buckets.len();
-                    self.float(
-                        *series,
-                        moment,
-                        if last { *total_count } else { cumulative },
-                    );
+                    let last = at + 1 == known.buckets.len();
+                    self.float(*series, moment, if last { *count } else { cumulative });
                 }
-                if let Some(sum) = sum {
-                    self.float(*sum, moment, *total_sum);
+                if let Some(series) = known.sum {
+                    self.float(series, moment, *sum);
                 }
-                self.float(*count, moment, *total_count);
+                self.float(known.count, moment, *count);
             }
             // A series keeps its shape for life.
             _ => debug_assert!(false, "a value of another shape"),

@@ -68,29 +68,38 @@ pub(super) struct PointEntry {
     hash: u64,
     attributes: Box<[u8]>,
     pub(super) seen_ms: i64,
-    pub(super) series: Arc<PointSeries>,
+    pub(super) series: PointSeries,
     pub(super) delta: Option<Arc<Delta>>,
 }
 
-/// The series a point is written to.
-#[derive(Debug, PartialEq)]
+/// The series a point is written to. Nearly all are single ones: those take no memory of
+/// their own.
+#[derive(Clone, Debug)]
 pub(super) enum PointSeries {
     /// One series: a number or a native histogram.
     Single(SeriesRef),
     /// A histogram with explicit bounds.
-    Classic {
-        bounds: Box<[f64]>,
-        /// One more than bounds: the last is `+Inf`.
-        buckets: Box<[SeriesRef]>,
-        sum: Option<SeriesRef>,
-        count: SeriesRef,
-    },
+    Classic(Arc<ClassicSeries>),
     /// A summary.
-    Summary {
-        quantiles: Box<[(f64, SeriesRef)]>,
-        sum: SeriesRef,
-        count: SeriesRef,
-    },
+    Summary(Arc<SummarySeries>),
+}
+
+/// The series of a histogram with explicit bounds.
+#[derive(Debug)]
+pub(super) struct ClassicSeries {
+    pub(super) bounds: Box<[f64]>,
+    /// One more than bounds: the last is `+Inf`.
+    pub(super) buckets: Box<[SeriesRef]>,
+    pub(super) sum: Option<SeriesRef>,
+    pub(super) count: SeriesRef,
+}
+
+/// The series of a summary.
+#[derive(Debug)]
+pub(super) struct SummarySeries {
+    pub(super) quantiles: Box<[(f64, SeriesRef)]>,
+    pub(super) sum: SeriesRef,
+    pub(super) count: SeriesRef,
 }
 
 impl MetricId<'_> {
@@ -104,10 +113,10 @@ impl PointSeries {
     pub(super) fn len(&self) -> usize {
         match self {
             PointSeries::Single(_) => 1,
-            PointSeries::Classic { buckets, sum, .. } => {
-                buckets.len() + 1 + usize::from(sum.is_some())
+            PointSeries::Classic(series) => {
+                series.buckets.len() + 1 + usize::from(series.sum.is_some())
             }
-            PointSeries::Summary { quantiles, .. } => quantiles.len() + 2,
+            PointSeries::Summary(series) => series.quantiles.len() + 2,
         }
     }
 }
@@ -184,7 +193,7 @@ impl MetricTable {
             hash,
             attributes: attributes.into(),
             seen_ms: now_ms,
-            series: Arc::new(series),
+            series,
             delta,
         };
         let after = entry.series.len();

@@ -2,6 +2,12 @@
 
 use crate::proto::{Field, Problem, Reader, View, Views, WireError};
 
+/// A pair's key: field 1, a length and bytes.
+const KEY_TAG: u8 = 1 << 3 | 2;
+
+/// A pair's value: field 2, a length and bytes.
+const VALUE_TAG: u8 = 2 << 3 | 2;
+
 /// How deep arrays and maps inside attribute values are followed.
 pub const DEPTH_MAX: u8 = 32;
 
@@ -138,6 +144,17 @@ impl<'a> View<'a> for KeyValue<'a> {
 impl<'a> View<'a> for RawKeyValue<'a> {
     #[inline]
     fn read(mut body: Reader<'a>) -> Result<Self, WireError> {
+        // As good as every pair: a short key, then a short value that ends the message.
+        if let [KEY_TAG, key_length, rest @ ..] = body.rest()
+            && *key_length < 0x80
+            && let Some((key, value)) = rest.split_at_checked(usize::from(*key_length))
+            && let [VALUE_TAG, value_length, value @ ..] = value
+            && *value_length < 0x80
+            && value.len() == usize::from(*value_length)
+        {
+            let value = Some(body.tail(value.len()));
+            return Ok(RawKeyValue { key, value });
+        }
         let mut pair = RawKeyValue {
             key: &[],
             value: None,

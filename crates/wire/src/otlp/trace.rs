@@ -3,6 +3,9 @@
 use crate::otlp::common::{Attributes, RawKeyValue, Resource, Scope, once};
 use crate::proto::{Reader, View, Views, WireError};
 
+/// Field 9, a length and bytes.
+const ATTRIBUTES_TAG: u8 = 9 << 3 | 2;
+
 /// A trace export request.
 #[derive(Clone, Copy, Debug)]
 pub struct TracesRequest<'a> {
@@ -140,7 +143,11 @@ impl<'a> View<'a> for Span<'a> {
             body,
         };
         let mut fields = body;
-        while let Some(field) = fields.next_field()? {
+        loop {
+            fields.skip_run(ATTRIBUTES_TAG);
+            let Some(field) = fields.next_field()? else {
+                return Ok(span);
+            };
             match field.number {
                 1 => span.trace_id = field.bytes()?,
                 2 => span.span_id = field.bytes()?,
@@ -162,6 +169,5 @@ impl<'a> View<'a> for Span<'a> {
                 _ => {}
             }
         }
-        Ok(span)
     }
 }
