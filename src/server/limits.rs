@@ -24,6 +24,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// How much of a decompressed body is produced between two looks at the limits.
 const STEP_BYTES: usize = 64 * 1024;
 
+/// The most of a body over the limit that is read before the answer, in bytes.
+const DISCARD_BYTES_MAX: usize = 256 << 20;
+
 /// The largest window a zstd frame may ask for, as a power of two: 8 MiB, which every level up
 /// to 19 keeps.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
@@ -207,6 +210,7 @@ async fn read_all(mut body: Body, limit: usize, budget: &Budget) -> Result<Held,
         when: "as received",
     };
     if body.size_hint().lower() > limit as u64 {
+        discard(body).await;
         return Err(too_large());
     }
     let mut hold = budget.hold();
@@ -218,6 +222,8 @@ async fn read_all(mut body: Body, limit: usize, budget: &Budget) -> Result<Held,
             continue;
         };
         if data.len() > limit.saturating_sub(first.len() + all.len()) {
+            drop((hold, first, all));
+            discard(body).await;
             return Err(too_large());
         }
         hold.grow(data.len())?;
@@ -239,6 +245,20 @@ async fn read_all(mut body: Body, limit: usize, budget: &Budget) -> Result<Held,
         bytes,
         hold,
     })
+}
+
+/// Reads what is left of a body and throws it away, up to [`DISCARD_BYTES_MAX`]: most clients
+/// read no answer before they have sent all, and would take a closed connection for a broken
+/// network and try again.
+async fn discard(mut body: Body) {
+    let mut left = DISCARD_BYTES_MAX;
+    while let Some(Ok(frame)) = body.frame().await {
+        let read = frame.data_ref().map_or(0, Bytes::len);
+        match left.checked_sub(read) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
 }
 
 impl Held {

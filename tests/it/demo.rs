@@ -21,7 +21,11 @@ fn the_demo_passes_the_good_release_and_fails_the_bad_one() {
     assert!(story.contains("FAIL"), "{story}");
     assert!(story.contains("curl"), "it says how to look: {story}");
     // Generous: other tests run beside it. By itself it takes about two minutes.
-    assert!(began.elapsed() < Duration::from_secs(300), "{:?}", began.elapsed());
+    assert!(
+        began.elapsed() < Duration::from_secs(300),
+        "{:?}",
+        began.elapsed()
+    );
     let left: Vec<_> = std::fs::read_dir(scratch.path()).unwrap().collect();
     assert!(left.is_empty(), "{left:?}");
 }

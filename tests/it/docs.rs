@@ -29,7 +29,11 @@ fn blocks() -> Vec<Block> {
     let mut blocks = Vec::new();
     for page in pages {
         let text = fs::read_to_string(&page).expect("a readable page");
-        let name = page.file_name().expect("a name").to_string_lossy().into_owned();
+        let name = page
+            .file_name()
+            .expect("a name")
+            .to_string_lossy()
+            .into_owned();
         let mut open: Option<Block> = None;
         for (number, line) in text.lines().enumerate() {
             match (&mut open, line.strip_prefix("```")) {
@@ -96,7 +100,9 @@ fn run_as_shown(daemon: &Daemon, command: &str, folder: &Path) -> std::process::
         .replace("localhost:9560", &here)
         .replace("127.0.0.1:4318", &otlp)
         .replace("--wait 30m", "--wait 1s");
-    let binaries = Path::new(env!("CARGO_BIN_EXE_slogate")).parent().expect("a folder");
+    let binaries = Path::new(env!("CARGO_BIN_EXE_slogate"))
+        .parent()
+        .expect("a folder");
     let path = std::env::var("PATH").unwrap_or_default();
     Command::new("sh")
         .args(["-ec", &command])
@@ -114,11 +120,17 @@ fn every_command_shown_works() {
     let folder = dir.path().join("reader");
     fs::create_dir(&folder).unwrap();
     // What the pages tell the reader to copy first.
-    fs::copy(root().join("rules/canary.yaml"), folder.join("my-gates.yaml")).unwrap();
+    fs::copy(
+        root().join("rules/canary.yaml"),
+        folder.join("my-gates.yaml"),
+    )
+    .unwrap();
     let mut ran = 0;
     for block in blocks().iter().filter(|block| block.language == "sh") {
         for command in commands(block) {
-            let Some(expected) = expected_exit(&command) else { continue };
+            let Some(expected) = expected_exit(&command) else {
+                continue;
+            };
             let output = run_as_shown(&daemon, &command, &folder);
             let said = String::from_utf8_lossy(&output.stdout).into_owned()
                 + &String::from_utf8_lossy(&output.stderr);
@@ -144,7 +156,12 @@ fn every_settings_file_shown_is_valid() {
         }
         let file = dir.path().join("slogate.yaml");
         fs::write(&file, &block.text).unwrap();
-        let output = binary().arg("config").arg("--config").arg(&file).output().unwrap();
+        let output = binary()
+            .arg("config")
+            .arg("--config")
+            .arg(&file)
+            .output()
+            .unwrap();
         assert!(
             output.status.success(),
             "{}: {}",
@@ -159,9 +176,16 @@ fn every_settings_file_shown_is_valid() {
 #[test]
 fn every_link_to_a_file_leads_somewhere() {
     let mut pages = vec![root().join("README.md")];
-    pages.extend(fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path()));
+    pages.extend(
+        fs::read_dir(root().join("docs"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path()),
+    );
     let mut broken = Vec::new();
-    for page in pages.iter().filter(|page| page.extension().is_some_and(|e| e == "md")) {
+    for page in pages
+        .iter()
+        .filter(|page| page.extension().is_some_and(|e| e == "md"))
+    {
         let text = fs::read_to_string(page).unwrap();
         for (at, _) in text.match_indices("](") {
             let link = text[at + 2..].split(')').next().unwrap_or("");

@@ -22,7 +22,11 @@ pub(crate) fn binary() -> Command {
 
 /// Runs the binary to its end.
 pub(crate) fn run(args: &[&str]) -> Output {
-    binary().args(args).stdin(Stdio::null()).output().expect("the binary runs")
+    binary()
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary runs")
 }
 
 /// Calls `probe` until it gives something, or panics with `what` after `limit`.
@@ -56,7 +60,11 @@ impl Setup {
             ("JUDGE_INTERVAL", "1s"),
         ];
         let settings = defaults.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Setup { dir: dir.to_owned(), policy: None, settings: settings.into() }
+        Setup {
+            dir: dir.to_owned(),
+            policy: None,
+            settings: settings.into(),
+        }
     }
 
     /// With these gates instead of the built-in one.
@@ -106,7 +114,11 @@ impl Setup {
             }
             serde_json::from_slice(&fs::read(&ports_file).ok()?).ok()
         });
-        let daemon = Daemon { child, ports, log_path };
+        let daemon = Daemon {
+            child,
+            ports,
+            log_path,
+        };
         until("the daemon is ready", Duration::from_secs(30), || {
             (daemon.get("/-/ready").status == 200).then_some(())
         });
@@ -145,7 +157,10 @@ impl Reply {
     }
 
     pub(crate) fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("")
     }
 }
 
@@ -168,7 +183,11 @@ pub(crate) fn install_crypto() {
 async fn send(request: reqwest::RequestBuilder) -> Result<Reply, reqwest::Error> {
     let response = request.timeout(Duration::from_secs(60)).send().await?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
-    Ok(Reply { status, headers, body: response.bytes().await?.to_vec() })
+    Ok(Reply {
+        status,
+        headers,
+        body: response.bytes().await?.to_vec(),
+    })
 }
 
 impl Daemon {
@@ -224,7 +243,10 @@ impl Daemon {
     /// SIGTERM, and the exit status.
     pub(crate) fn stop(mut self) -> std::process::ExitStatus {
         let pid = self.child.id().to_string();
-        let sent = Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs");
+        let sent = Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .expect("kill runs");
         assert!(sent.success());
         until("the daemon stops", Duration::from_secs(30), || {
             self.child.try_wait().expect("a child process")

@@ -32,9 +32,11 @@ fn the_protocols_own_json_examples_are_accepted() {
     };
     let folder = std::path::Path::new(&folder).join("protos/otlp");
     let (_dir, daemon) = started();
-    for (signal, file) in
-        [("traces", "example-trace.json"), ("metrics", "example-metrics.json"), ("logs", "example-logs.json")]
-    {
+    for (signal, file) in [
+        ("traces", "example-trace.json"),
+        ("metrics", "example-metrics.json"),
+        ("logs", "example-logs.json"),
+    ] {
         let body = std::fs::read(folder.join(file)).unwrap();
         let json = [("content-type", "application/json")];
         let reply = daemon.post(&otlp(&daemon, signal), &json, body);
@@ -44,7 +46,10 @@ fn the_protocols_own_json_examples_are_accepted() {
         let rejected = &accepted["partialSuccess"];
         // Its metrics are from 2018, far outside of any window: refused by name, not dropped.
         if signal == "metrics" {
-            assert!(rejected["errorMessage"].is_string() || rejected.is_null(), "{accepted}");
+            assert!(
+                rejected["errorMessage"].is_string() || rejected.is_null(),
+                "{accepted}"
+            );
         } else {
             assert!(rejected.is_null(), "{file}: {accepted}");
         }
@@ -58,14 +63,44 @@ fn every_kind_of_bad_body_has_its_status() {
     assert!(bomb.len() < 1 << 20);
     let protobuf = ("content-type", PROTOBUF);
     let cases: Vec<(&str, Vec<(&str, &str)>, Vec<u8>, u16)> = vec![
-        ("malformed protobuf", vec![protobuf], vec![0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f, 1], 400),
+        (
+            "malformed protobuf",
+            vec![protobuf],
+            vec![0x0a, 0xff, 0xff, 0xff, 0xff, 0x0f, 1],
+            400,
+        ),
         ("truncated", vec![protobuf], vec![0x0a, 0x10, 0x00], 400),
-        ("malformed JSON", vec![("content-type", "application/json")], b"{".to_vec(), 400),
-        ("unknown type", vec![("content-type", "text/plain")], b"hello".to_vec(), 415),
+        (
+            "malformed JSON",
+            vec![("content-type", "application/json")],
+            b"{".to_vec(),
+            400,
+        ),
+        (
+            "unknown type",
+            vec![("content-type", "text/plain")],
+            b"hello".to_vec(),
+            415,
+        ),
         ("no type", vec![], b"hello".to_vec(), 415),
-        ("unknown encoding", vec![protobuf, ("content-encoding", "br")], vec![], 415),
-        ("not gzip", vec![protobuf, ("content-encoding", "gzip")], b"plain".to_vec(), 400),
-        ("a bomb", vec![protobuf, ("content-encoding", "gzip")], bomb, 413),
+        (
+            "unknown encoding",
+            vec![protobuf, ("content-encoding", "br")],
+            vec![],
+            415,
+        ),
+        (
+            "not gzip",
+            vec![protobuf, ("content-encoding", "gzip")],
+            b"plain".to_vec(),
+            400,
+        ),
+        (
+            "a bomb",
+            vec![protobuf, ("content-encoding", "gzip")],
+            bomb,
+            413,
+        ),
         ("oversized", vec![protobuf], vec![0; 65 << 20], 413),
         ("empty", vec![protobuf], vec![], 200),
     ];
@@ -100,18 +135,28 @@ fn events_are_refused_with_the_field_named() {
     };
     let cases = [
         (event(json!({ "type": "deployment.exploded" })), "type"),
-        (event(json!({ "artifact": { "digest": "latest" } })), "artifact.digest"),
+        (
+            event(json!({ "artifact": { "digest": "latest" } })),
+            "artifact.digest",
+        ),
         (event(json!({ "time": "yesterday" })), "time"),
         (event(json!({ "sevrice": "s" })), "sevrice"),
         (event(json!({ "step": { "weight": 140 } })), "step.weight"),
-        (json!([{ "type": "deployment.started", "service": "s", "artifact": { "version": "1" } }, { "type": 7 }]), "type"),
+        (
+            json!([{ "type": "deployment.started", "service": "s", "artifact": { "version": "1" } }, { "type": 7 }]),
+            "type",
+        ),
     ];
     for (event, field) in cases {
         let said = refused(event);
         assert!(said.contains(field), "{field} is not named in {said}");
     }
     let ledger = daemon.get("/v1/ledger").json();
-    assert_eq!(ledger["entries"].as_array().unwrap().len(), 0, "a batch is taken whole or not");
+    assert_eq!(
+        ledger["entries"].as_array().unwrap().len(),
+        0,
+        "a batch is taken whole or not"
+    );
 }
 
 #[test]
@@ -124,7 +169,11 @@ fn unknown_paths_and_methods_answer_in_json() {
     assert_eq!(method.status, 405);
     let gate = daemon.get("/v1/gates/nope/verdict?service=s");
     assert_eq!(gate.status, 404);
-    assert!(gate.text().contains("canary"), "the gates there are: {}", gate.text());
+    assert!(
+        gate.text().contains("canary"),
+        "the gates there are: {}",
+        gate.text()
+    );
     let query = daemon.get("/v1/gates/canary/verdict");
     assert_eq!(query.status, 400);
     assert!(query.text().contains("service"), "{}", query.text());

@@ -25,15 +25,25 @@ pub(crate) struct Behaviour {
 impl Behaviour {
     /// 500 requests in each batch, one error in 500, 40 ms.
     pub(crate) fn good() -> Behaviour {
-        Behaviour { requests: 500, one_error_in: 500, typical: Duration::from_millis(40) }
+        Behaviour {
+            requests: 500,
+            one_error_in: 500,
+            typical: Duration::from_millis(40),
+        }
     }
 
     pub(crate) fn ten_times_the_errors(self) -> Behaviour {
-        Behaviour { one_error_in: self.one_error_in / 10, ..self }
+        Behaviour {
+            one_error_in: self.one_error_in / 10,
+            ..self
+        }
     }
 
     pub(crate) fn half_again_as_slow(self) -> Behaviour {
-        Behaviour { typical: self.typical * 3 / 2, ..self }
+        Behaviour {
+            typical: self.typical * 3 / 2,
+            ..self
+        }
     }
 }
 
@@ -73,21 +83,31 @@ impl Release {
         if let Some(version) = version {
             attributes.push(KeyValue::new("service.version", version.to_owned()));
         }
-        let resource = Resource::builder_empty().with_attributes(attributes).build();
+        let resource = Resource::builder_empty()
+            .with_attributes(attributes)
+            .build();
         exporter.set_resource(&resource);
         let random = service.bytes().chain(version.unwrap_or("").bytes());
         let random = random.fold(0x9e37_79b9_7f4a_7c15, |seed, byte| {
             (seed ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
         });
-        Release { exporter, behaviour, served: 0, random }
+        Release {
+            exporter,
+            behaviour,
+            served: 0,
+            random,
+        }
     }
 
     /// Serves one batch of requests that just ended, and exports their spans.
     pub(crate) async fn serve_batch(&mut self) -> Result<u64, String> {
         let now = SystemTime::now();
-        let spans = (0..self.behaviour.requests).map(|_| self.span(now)).collect();
+        let spans = (0..self.behaviour.requests)
+            .map(|_| self.span(now))
+            .collect();
         let sent = self.exporter.export(spans).await;
-        sent.map(|()| self.behaviour.requests).map_err(|error| format!("{error:?}"))
+        sent.map(|()| self.behaviour.requests)
+            .map_err(|error| format!("{error:?}"))
     }
 
     fn span(&mut self, now: SystemTime) -> SpanData {
@@ -96,7 +116,10 @@ impl Release {
         // Between half and one and a half of the typical duration, and a slow twentieth.
         let spread = 0.5 + self.next_random();
         let is_slow = self.next_random() < 0.05;
-        let took = self.behaviour.typical.mul_f64(if is_slow { 3.0 * spread } else { spread });
+        let took = self
+            .behaviour
+            .typical
+            .mul_f64(if is_slow { 3.0 * spread } else { spread });
         let trace_id = TraceId::from(u128::from(self.next_bits()) << 64 | u128::from(self.served));
         SpanData {
             span_context: SpanContext::new(
@@ -114,12 +137,19 @@ impl Release {
             end_time: now,
             attributes: vec![
                 KeyValue::new("http.request.method", "POST"),
-                KeyValue::new("http.response.status_code", if is_error { 503 } else { 200 }),
+                KeyValue::new(
+                    "http.response.status_code",
+                    if is_error { 503 } else { 200 },
+                ),
             ],
             dropped_attributes_count: 0,
             events: opentelemetry_sdk::trace::SpanEvents::default(),
             links: opentelemetry_sdk::trace::SpanLinks::default(),
-            status: if is_error { Status::error("unavailable") } else { Status::Unset },
+            status: if is_error {
+                Status::error("unavailable")
+            } else {
+                Status::Unset
+            },
             instrumentation_scope: InstrumentationScope::builder("shop").build(),
         }
     }

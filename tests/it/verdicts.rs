@@ -48,7 +48,10 @@ fn ship(daemon: &Daemon, scenario: &Scenario) -> Json {
             let (ports, service) = (&daemon.ports, scenario.service);
             Release::new(ports, scenario.protocol, service, Some(version), behaviour)
         };
-        let both = vec![release("4.1.7", Behaviour::good()), release("4.2.0", scenario.candidate)];
+        let both = vec![
+            release("4.1.7", Behaviour::good()),
+            release("4.2.0", scenario.candidate),
+        ];
         let url = daemon.api(&format!(
             "/v1/gates/quick/verdict?service={}&version=4.2.0",
             scenario.service
@@ -93,7 +96,11 @@ fn releases_are_judged_right_over_every_protocol() {
         });
         for (scenario, thread) in running.collect::<Vec<_>>() {
             let answer = thread.join().expect("the release is shipped");
-            assert_eq!(answer["verdict"], scenario.expected, "{}: {answer:#}", scenario.service);
+            assert_eq!(
+                answer["verdict"], scenario.expected,
+                "{}: {answer:#}",
+                scenario.service
+            );
             check_answer(&daemon, scenario, &answer);
         }
     });
@@ -102,18 +109,25 @@ fn releases_are_judged_right_over_every_protocol() {
 
 /// The answer explains itself, and so does the verdict behind it.
 fn check_answer(daemon: &Daemon, scenario: &Scenario, answer: &Json) {
-    for key in ["gate", "verdict", "reason", "message", "id", "url", "checks", "since"] {
+    for key in [
+        "gate", "verdict", "reason", "message", "id", "url", "checks", "since",
+    ] {
         assert!(!answer[key].is_null(), "{key} is missing in {answer:#}");
     }
     let id = answer["id"].as_str().unwrap();
     let verdict = daemon.get(&format!("/v1/verdicts/{id}")).json();
     assert_eq!(verdict["verdict"], scenario.expected);
     let decided = verdict["checks"].as_array().unwrap().iter();
-    let decided: Vec<_> = decided.filter(|check| check["verdict"] == scenario.expected).collect();
+    let decided: Vec<_> = decided
+        .filter(|check| check["verdict"] == scenario.expected)
+        .collect();
     assert!(!decided.is_empty(), "{verdict:#}");
     for check in decided {
         let evidence = &check["evidence"];
-        assert_eq!(evidence["baseline"]["artifact"]["version"], "4.1.7", "{check:#}");
+        assert_eq!(
+            evidence["baseline"]["artifact"]["version"], "4.1.7",
+            "{check:#}"
+        );
         assert_eq!(evidence["baseline"]["kind"], "concurrent");
         assert!(evidence["candidateCounts"]["total"].as_f64().unwrap() > 1_000.0);
     }
@@ -134,16 +148,28 @@ fn what_is_not_known_stays_inconclusive_and_says_why() {
         announce(&daemon, service);
     }
     let asked = |service: &str, reason: &str| {
-        until(&format!("{service} is {reason}"), Duration::from_secs(60), || {
-            let answer = daemon.gate("quick", service, "4.2.0");
-            let verdict = answer["verdict"].as_str().unwrap().to_owned();
-            assert!(verdict == "inconclusive" || verdict == "pending", "{answer:#}");
-            (answer["reason"] == reason).then_some(answer)
-        })
+        until(
+            &format!("{service} is {reason}"),
+            Duration::from_secs(60),
+            || {
+                let answer = daemon.gate("quick", service, "4.2.0");
+                let verdict = answer["verdict"].as_str().unwrap().to_owned();
+                assert!(
+                    verdict == "inconclusive" || verdict == "pending",
+                    "{answer:#}"
+                );
+                (answer["reason"] == reason).then_some(answer)
+            },
+        )
     };
     // Nothing at all arrives.
     let silent = asked("silent", "no_data");
-    assert!(silent["message"].as_str().unwrap().contains("Nothing was received from 4.2.0"));
+    assert!(
+        silent["message"]
+            .as_str()
+            .unwrap()
+            .contains("Nothing was received from 4.2.0")
+    );
     // Telemetry arrives and does not say which version it is from.
     block_on(async {
         let ports = &daemon.ports;
@@ -157,15 +183,21 @@ fn what_is_not_known_stays_inconclusive_and_says_why() {
     });
     let untagged = until("the missing tag is named", Duration::from_secs(60), || {
         let answer = asked("untagged", "no_data");
-        answer["message"].as_str().unwrap().contains("service.version").then_some(answer)
+        answer["message"]
+            .as_str()
+            .unwrap()
+            .contains("service.version")
+            .then_some(answer)
     });
     assert_ne!(untagged["verdict"], "pass");
     // Only the old version has traffic.
     asked("idle", "no_data");
     // A version that nobody heard of.
     let unknown = daemon.gate("quick", "nowhere", "1.0.0");
-    assert_eq!((unknown["verdict"].as_str(), unknown["reason"].as_str()),
-        (Some("pending"), Some("no_deployment")));
+    assert_eq!(
+        (unknown["verdict"].as_str(), unknown["reason"].as_str()),
+        (Some("pending"), Some("no_deployment"))
+    );
 }
 
 #[test]
@@ -174,16 +206,28 @@ fn a_version_that_nobody_announced_is_noticed_and_judged() {
     let daemon = Setup::in_dir(&dir.path().join("data")).policy(GATE).start();
     block_on(async {
         let release = |version| {
-            Release::new(&daemon.ports, Protocol::Grpc, "quiet", Some(version), Behaviour::good())
+            Release::new(
+                &daemon.ports,
+                Protocol::Grpc,
+                "quiet",
+                Some(version),
+                Behaviour::good(),
+            )
         };
         let client = reqwest::Client::new();
         let url = daemon.api("/v1/deployments?service=quiet");
         let known = async |version: &str| {
             let list: Json = client.get(&url).send().await.unwrap().json().await.unwrap();
             let found = list["deployments"].as_array().unwrap().iter();
-            found.clone().find(|one| one["artifact"]["version"] == version).cloned()
+            found
+                .clone()
+                .find(|one| one["artifact"]["version"] == version)
+                .cloned()
         };
-        serve_until(vec![release("1.0.0")], LIMIT, async || known("1.0.0").await.is_some()).await;
+        serve_until(vec![release("1.0.0")], LIMIT, async || {
+            known("1.0.0").await.is_some()
+        })
+        .await;
         let both = vec![release("1.0.0"), release("1.1.0")];
         serve_until(both, LIMIT, async || known("1.1.0").await.is_some()).await;
         let found = known("1.1.0").await.unwrap();

@@ -91,6 +91,7 @@ pub(crate) fn max(points: &[FloatPoint]) -> f64 {
 /// The best of at least one point, the earliest of equals; any number beats NaN.
 pub(crate) fn extreme(points: &[FloatPoint], better: impl Fn(f64, f64) -> bool) -> FloatPoint {
     let nothing = FloatPoint {
+        start_ms: 0,
         t_ms: 0,
         value: f64::NAN,
     };

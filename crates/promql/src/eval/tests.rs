@@ -62,7 +62,7 @@ fn a_range_selector_at_the_top_gives_the_samples_as_stored() {
     };
     let sample = Sample {
         t_ms: 1000,
-        start_ms: 0,
+        start_ms: 400,
         value: Value::Histogram(h.into()),
     };
     let native = [Series {

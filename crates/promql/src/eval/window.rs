@@ -10,6 +10,7 @@ use crate::eval::{Column, EvalError, Grid, column, merge_same_labels};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct FloatPoint {
     pub(crate) t_ms: i64,
+    pub(crate) start_ms: i64,
     pub(crate) value: f64,
 }
 
@@ -17,6 +18,7 @@ pub(crate) struct FloatPoint {
 #[derive(Clone, Debug)]
 pub(crate) struct HistogramPoint {
     pub(crate) t_ms: i64,
+    pub(crate) start_ms: i64,
     pub(crate) value: Arc<Histogram>,
 }
 
@@ -42,16 +44,26 @@ impl RangeSeries {
     pub(crate) fn from_series(series: Series) -> Self {
         let mut range = RangeSeries::new(series.labels, false);
         for sample in series.samples {
-            range.push(sample.t_ms, sample.value);
+            range.push(sample.t_ms, sample.start_ms, sample.value);
         }
         range
     }
 
-    fn push(&mut self, t_ms: i64, value: Value) {
+    fn push(&mut self, t_ms: i64, start_ms: i64, value: Value) {
         match value {
             value if value.is_stale() => {}
-            Value::Float(value) => self.floats.push(FloatPoint { t_ms, value }),
-            Value::Histogram(value) => self.histograms.push(HistogramPoint { t_ms, value }),
+            Value::Float(value) => self.floats.push(FloatPoint {
+                t_ms,
+                start_ms,
+                value,
+            }),
+            Value::Histogram(value) => {
+                self.histograms.push(HistogramPoint {
+                    t_ms,
+                    start_ms,
+                    value,
+                });
+            }
         }
     }
 }
@@ -118,7 +130,7 @@ impl RangeData {
                 let mut range = RangeSeries::new(column.labels, column.drop_name);
                 for (step, value) in column.values.into_iter().enumerate() {
                     if let Some(value) = value {
-                        range.push(grid.time_ms(step), without_reset_knowledge(value));
+                        range.push(grid.time_ms(step), 0, without_reset_knowledge(value));
                     }
                 }
                 range
@@ -177,17 +189,17 @@ impl RangeData {
             let floats = series
                 .floats
                 .into_iter()
-                .map(|p| (p.t_ms, Value::Float(p.value)));
+                .map(|p| (p.t_ms, p.start_ms, Value::Float(p.value)));
             let histograms = series
                 .histograms
                 .into_iter()
-                .map(|p| (p.t_ms, Value::Histogram(p.value)));
+                .map(|p| (p.t_ms, p.start_ms, Value::Histogram(p.value)));
             let mut samples: Vec<Sample> = floats
                 .chain(histograms)
-                .filter(|(t_ms, _)| *t_ms > open_ms && *t_ms <= end_ms)
-                .map(|(t_ms, value)| Sample {
+                .filter(|(t_ms, _, _)| *t_ms > open_ms && *t_ms <= end_ms)
+                .map(|(t_ms, start_ms, value)| Sample {
                     t_ms,
-                    start_ms: 0,
+                    start_ms,
                     value,
                 })
                 .collect();
