@@ -20,15 +20,6 @@ pub(crate) fn binary() -> Command {
     command
 }
 
-/// Runs the binary to its end.
-pub(crate) fn run(args: &[&str]) -> Output {
-    binary()
-        .args(args)
-        .stdin(Stdio::null())
-        .output()
-        .expect("the binary runs")
-}
-
 /// Calls `probe` until it gives something, or panics with `what` after `limit`.
 pub(crate) fn until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + limit;

@@ -8,6 +8,14 @@ use crate::harness::{Daemon, Setup};
 
 const PROTOBUF: &str = "application/x-protobuf";
 
+/// What it is, its headers, its bytes, and the status it gets.
+type BadBody = (
+    &'static str,
+    Vec<(&'static str, &'static str)>,
+    Vec<u8>,
+    u16,
+);
+
 fn started() -> (tempfile::TempDir, Daemon) {
     let dir = tempfile::tempdir().unwrap();
     let daemon = Setup::in_dir(&dir.path().join("data")).start();
@@ -62,7 +70,7 @@ fn every_kind_of_bad_body_has_its_status() {
     let bomb = gzip(&vec![0u8; 80 << 20]);
     assert!(bomb.len() < 1 << 20);
     let protobuf = ("content-type", PROTOBUF);
-    let cases: Vec<(&str, Vec<(&str, &str)>, Vec<u8>, u16)> = vec![
+    let cases: [BadBody; 10] = [
         (
             "malformed protobuf",
             vec![protobuf],

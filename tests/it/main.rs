@@ -1,5 +1,14 @@
 //! slogate from outside, as its users meet it: one binary, so that it links once.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that can't go on should stop where it is"
+)]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "tests are the outermost drivers: they own the clock"
+)]
+
 mod architecture;
 mod argo;
 mod demo;
