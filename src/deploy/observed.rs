@@ -28,8 +28,8 @@
 //! A version counts as explained when a deployment of the service in that environment, in
 //! whatever region, has its version or digest; or, where telemetry carries no environment, one
 //! in any environment; or when one goes on of which only a digest is known and telemetry has
-//! none to compare. Without a word about a version in telemetry nothing is concluded from its
-//! absence.
+//! none to compare. Nothing is concluded about deployments of another environment than
+//! telemetry names, nor from the absence of a version that telemetry never carried.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -184,7 +184,9 @@ impl<'a> View<'a> {
         let Some((version, sight)) = self.alone() else {
             return Vec::new();
         };
-        let Some(newest) = self.deployments.first() else {
+        // What is gone in one environment may well run in another.
+        let is_here = |d: &&Arc<Deployment>| d.target.environment == self.target.environment;
+        let Some(newest) = self.deployments.first().filter(is_here) else {
             return Vec::new();
         };
         if self.is_of(newest, version, sight) && newest.phase.is_active() {
