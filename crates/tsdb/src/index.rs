@@ -11,6 +11,8 @@
 //! `""` and with it series without the label) is tested on the candidates, once for each
 //! distinct value.
 
+use std::borrow::Cow;
+
 use hashbrown::HashMap;
 use slogate_series::{MatchOp, Matcher};
 use smallvec::SmallVec;
@@ -85,11 +87,13 @@ impl Index {
         symbols: &Symbols,
         matchers: &'m [Matcher],
     ) -> (Candidates, Vec<&'m Matcher>) {
-        let mut lists: Vec<Vec<u32>> = Vec::new();
+        let mut lists: Vec<Cow<'_, [u32]>> = Vec::new();
         let mut rest: Vec<&Matcher> = Vec::new();
         for matcher in matchers {
             match self.named(symbols, matcher) {
-                Some(list) if list.is_empty() => return (Candidates::These(list), Vec::new()),
+                Some(list) if list.is_empty() => {
+                    return (Candidates::These(Vec::new()), Vec::new());
+                }
                 Some(list) => lists.push(list),
                 None => rest.push(matcher),
             }
@@ -101,15 +105,18 @@ impl Index {
             let scanned = rest.remove(at);
             lists.push(self.scan(symbols, scanned));
         }
-        lists.sort_by_key(Vec::len);
-        let mut lists = lists.into_iter();
-        let first = lists.next().unwrap_or_default();
-        let joint = lists.fold(first, |joint, list| intersect(&joint, &list));
-        (Candidates::These(joint), rest)
+        lists.sort_by_key(|list| list.len());
+        let joint = lists
+            .into_iter()
+            .reduce(|joint, list| Cow::Owned(intersect(&joint, &list)));
+        (
+            Candidates::These(joint.unwrap_or_default().into_owned()),
+            rest,
+        )
     }
 
     /// The series of a matcher that names its values; `None` for any other.
-    fn named(&self, symbols: &Symbols, matcher: &Matcher) -> Option<Vec<u32>> {
+    fn named(&self, symbols: &Symbols, matcher: &Matcher) -> Option<Cow<'_, [u32]>> {
         if matcher.matches("") {
             return None;
         }
@@ -129,9 +136,9 @@ impl Index {
         symbols: &Symbols,
         name: &str,
         values: impl IntoIterator<Item = &'v str>,
-    ) -> Vec<u32> {
+    ) -> Cow<'_, [u32]> {
         let Some(known) = symbols.find(name).and_then(|name| self.names.get(&name)) else {
-            return Vec::new();
+            return Cow::default();
         };
         let postings = values
             .into_iter()
@@ -139,10 +146,10 @@ impl Index {
         union(postings)
     }
 
-    fn scan(&self, symbols: &Symbols, matcher: &Matcher) -> Vec<u32> {
+    fn scan(&self, symbols: &Symbols, matcher: &Matcher) -> Cow<'_, [u32]> {
         let name = symbols.find(matcher.name());
         let Some(known) = name.and_then(|name| self.names.get(&name)) else {
-            return Vec::new();
+            return Cow::default();
         };
         let accepted = known
             .iter()
@@ -164,19 +171,22 @@ impl Index {
     }
 }
 
-/// Joins lists; the same series may be in several where a literal is given twice.
-fn union<'p>(postings: impl Iterator<Item = &'p Postings>) -> Vec<u32> {
-    let mut joined = Vec::new();
-    let mut lists = 0;
+/// Joins lists; the same series may be in several where a literal is given twice. A single
+/// list is not copied: that of a metric's name may be long.
+fn union<'p>(mut postings: impl Iterator<Item = &'p Postings>) -> Cow<'p, [u32]> {
+    let Some(first) = postings.next() else {
+        return Cow::default();
+    };
+    let Some(second) = postings.next() else {
+        return Cow::Borrowed(first);
+    };
+    let mut joined = [first.as_slice(), second.as_slice()].concat();
     for list in postings {
         joined.extend_from_slice(list);
-        lists += 1;
     }
-    if lists > 1 {
-        joined.sort_unstable();
-        joined.dedup();
-    }
-    joined
+    joined.sort_unstable();
+    joined.dedup();
+    Cow::Owned(joined)
 }
 
 /// The numbers in both ascending lists; `a` is the shorter one.
