@@ -728,3 +728,34 @@ async fn requests_are_traced_by_route_and_without_their_query() {
     }
     assert!(!text.contains("secretly"), "{text}");
 }
+
+/// A tour that does not work is worse than none.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tour_in_the_documentation_works() {
+    let tour = include_str!("../../../docs/api.md");
+    let house = house().await;
+    let event = tour
+        .split("-d '")
+        .nth(1)
+        .and_then(|rest| rest.split('\'').next())
+        .unwrap();
+    let event: Value = serde_json::from_str(event).unwrap();
+    let answer = house.post(&event).await;
+    assert_eq!(answer.status, 202, "{}", answer.text());
+    let paths = tour.split("http://127.0.0.1:9560").skip(1);
+    let paths = paths.map(|rest| rest.split(['\'', ' ', '\n', '"']).next().unwrap());
+    let paths: Vec<_> = paths.filter(|path| path.starts_with('/')).collect();
+    assert!(paths.len() > 6, "{paths:?}");
+    for path in paths {
+        if path == "/v1/events" {
+            continue;
+        }
+        let path = path
+            .replace("canary", "queue")
+            .replace("wait=30s", "wait=0s");
+        let answer = house.get(&path).await;
+        let is_placeholder = path.ends_with("/ID") || path.ends_with('…');
+        let expected = if is_placeholder { 404 } else { 200 };
+        assert_eq!(answer.status, expected, "{path}: {}", answer.text());
+    }
+}
