@@ -54,6 +54,9 @@ use outcome::{Counters, Rejections};
 use spans::{Addition, Reduced};
 use tally::Tally;
 
+/// Rows of failed flushes kept for the next one.
+const UNSENT_MAX_ROWS: usize = 1_000_000;
+
 /// Settings of [`Ingest`]. `Default` gives the documented ones.
 #[derive(Clone, Debug)]
 pub struct IngestOptions {
@@ -375,28 +378,25 @@ impl Ingest {
             quiet_since_ms: now_ms - self.options.quiet_ms,
             idle_since_ms: now_ms - self.options.idle_ms,
         };
-        let mut batch = std::mem::take(&mut ticker.unsent);
         let failed = |error: std::io::Error| IngestError::Storage(error.to_string());
-        let (journal_number, series_error) = {
+        let (journal_number, batch, series_error) = {
             let _alone = self.gate.write();
             let number = self.journal.as_ref().map(Journal::rotate).transpose();
             let number = number.map_err(failed)?;
+            let mut batch = std::mem::take(&mut ticker.unsent);
             self.add_expired_edges(now_ms);
             let flushed = self.cells.flush(&self.store, &times, &mut batch);
-            (number, flushed.err().map(|error| error.to_string()))
+            (number, batch, flushed.err().map(|error| error.to_string()))
         };
         ticker.last_ms = at_ms;
         let samples = (batch.floats.len() + batch.histograms.len()) as u64;
         let report = match self.store.append(&batch, now_ms) {
             Ok(report) => report,
             Err(error) => {
-                ticker.unsent = batch;
+                self.keep_unsent(&mut ticker, batch);
                 return Err(IngestError::Storage(error.to_string()));
             }
         };
-        if let (Some(journal), Some(number)) = (&self.journal, journal_number) {
-            journal.delete_before(number).map_err(failed)?;
-        }
         if report.refused.unknown_series > 0 {
             self.cells.reopen_series();
         }
@@ -409,11 +409,26 @@ impl Ingest {
         self.counters
             .rows_refused
             .fetch_add(refused, Ordering::Relaxed);
+        if let (Some(journal), Some(number)) = (&self.journal, journal_number) {
+            journal.delete_before(number).map_err(failed)?;
+        }
         Ok(TickReport {
             samples: samples - refused.min(samples),
             refused,
             series_error,
         })
+    }
+
+    /// Keeps a batch that could not be appended for the next flush, unless too much is kept
+    /// already. The totals are not lost with it: the next flush writes them again.
+    fn keep_unsent(&self, ticker: &mut Ticker, batch: Batch) {
+        if batch.len() <= UNSENT_MAX_ROWS {
+            ticker.unsent = batch;
+        } else {
+            self.counters
+                .rows_refused
+                .fetch_add(batch.len() as u64, Ordering::Relaxed);
+        }
     }
 
     /// Adds edges to peers that never answered. They need no journal: the flush that is under way

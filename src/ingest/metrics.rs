@@ -52,7 +52,7 @@ struct Taken<'i> {
     batch: Batch,
     /// Deltas, added up only when the whole request was read.
     deltas: Vec<PendingDelta>,
-    /// The resources with the number of their points.
+    /// The resources with the number of their points that the store was offered.
     sources: Vec<(Arc<Source>, u64)>,
     points: u64,
     rejections: Rejections,
@@ -131,7 +131,7 @@ impl Taken<'_> {
             Ok(source) => source,
             Err(reason) => return self.refuse_all(resource, reason),
         };
-        let before = self.points;
+        let before = self.points - self.rejections.total();
         let rows_before = self.batch.floats.len() + self.batch.histograms.len();
         {
             let mut table = source.metrics.lock();
@@ -144,7 +144,8 @@ impl Taken<'_> {
                 self.target_info(&source, &mut table);
             }
         }
-        self.sources.push((source, self.points - before));
+        let taken = self.points - self.rejections.total() - before;
+        self.sources.push((source, taken));
         Ok(())
     }
 

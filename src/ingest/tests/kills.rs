@@ -196,3 +196,21 @@ fn requests_and_flushes_at_once_count_every_span_exactly_once() {
     assert_eq!(increase(&bed, "traces_span_metrics_calls_total"), sent);
     assert_eq!(increase(&bed, "traces_span_metrics_duration_seconds"), sent);
 }
+
+#[test]
+fn a_flush_that_fails_is_made_up_for_by_the_next() {
+    let dir = tempfile::tempdir().unwrap();
+    let bed = Bed::with(options(dir.path()));
+    bed.send(one_span(), T0);
+    let journal = dir.path().join("ingest");
+    std::fs::remove_dir_all(&journal).unwrap();
+    assert!(matches!(
+        bed.ingest.tick(T0 + 5_000),
+        Err(IngestError::Storage(_))
+    ));
+    assert!(bed.series("traces_span_metrics_calls_total").is_empty());
+    std::fs::create_dir(&journal).unwrap();
+    bed.send(one_span(), T0);
+    bed.ingest.tick(T0 + 10_000).unwrap();
+    assert_eq!(increase(&bed, "traces_span_metrics_calls_total"), 2.0);
+}
