@@ -12,6 +12,7 @@
 //!   rollback does, and is shown apart.
 //! - **Deployments without a known beginning** (no alert, no failing verdict) are rolled back
 //!   for M4 and have no time to rollback for M5; how many is shown.
+//! - **What already ran** when slogate first heard of a service is no deployment.
 //! - A ratio without a denominator is null, not 0 and not 1.
 //!
 //! | | definition | unit |
@@ -31,7 +32,7 @@ use serde::Serialize;
 
 use crate::deploy::{Deployments, Filter, OBSERVER};
 use crate::ledger::Ledger;
-use crate::model::{Deployment, EventKind, Outcome, Phase, TimeRange};
+use crate::model::{Deployment, EventKind, Origin, Outcome, Phase, TimeRange};
 use crate::source::MetricSource;
 
 mod delta;
@@ -164,7 +165,7 @@ pub async fn report(
         let newest_ms = deployment
             .finished_ms
             .unwrap_or(deployment.judged_from_ms());
-        if newest_ms < since_ms {
+        if newest_ms < since_ms || already_ran(&deployment) {
             continue;
         }
         let key = (
@@ -224,6 +225,14 @@ async fn fact(
         latency_delta,
         deployment,
     })
+}
+
+/// Whether this is only the version that a service had when slogate first heard of it.
+fn already_ran(deployment: &Deployment) -> bool {
+    deployment.origin == Origin::Observed
+        && deployment.phase == Phase::Succeeded
+        && deployment.started_ms.is_none()
+        && deployment.previous.is_none()
 }
 
 /// Whether the release was taken back, by whatever name.

@@ -336,7 +336,7 @@ fn how_sure(evidence: &Evidence) -> String {
     let ratio = evidence.ratio.map(words::ratio);
     let least = evidence.ratio_interval.and_then(|interval| {
         let low = interval.low.filter(|low| *low > 1.0)?;
-        let sure = words::percent(interval.confidence);
+        let sure = words::confidence(interval.confidence);
         Some(format!(
             "at least {} with {sure} confidence",
             words::ratio(low)

@@ -292,7 +292,11 @@ async fn ten_times_the_errors_fail_soon_and_say_so() {
         "{}",
         verdict.message
     );
-    assert!(verdict.message.contains("at least"), "{}", verdict.message);
+    assert!(
+        verdict.message.contains("with 99 % confidence"),
+        "{}",
+        verdict.message
+    );
 }
 
 #[tokio::test]

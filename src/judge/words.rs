@@ -12,6 +12,12 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{} %", trim(percent, digits))
 }
 
+/// A confidence as percent, never rounded up to certainty: `99.5 %`.
+pub(crate) fn confidence(share: f64) -> String {
+    let tenths = (share * 1000.0 + 1e-6).floor().clamp(0.0, 999.0);
+    format!("{} %", trim(tenths / 10.0, 1))
+}
+
 /// A count with thousands separated: `203,118`. Adjusted counts are rounded.
 pub(crate) fn count(value: f64) -> String {
     let digits = format!("{:.0}", value.max(0.0));
@@ -75,6 +81,15 @@ mod tests {
             assert_eq!(percent(share), text);
         }
         assert_eq!(percent(0.000_04), "0.004 %");
+        let sure = [
+            (0.995, "99.5 %"),
+            (0.99, "99 %"),
+            (0.9999, "99.9 %"),
+            (1.0, "99.9 %"),
+        ];
+        for (share, text) in sure {
+            assert_eq!(confidence(share), text);
+        }
         assert_eq!(
             [count(0.0), count(999.4), count(203_118.0)],
             ["0", "999", "203,118"]

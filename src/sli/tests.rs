@@ -183,3 +183,17 @@ fn series_leave_nulls_out() {
     );
     assert!(!texts.iter().any(|t| t.contains("sli=\"M3\"")), "{texts:?}");
 }
+
+#[test]
+fn what_already_ran_is_no_deployment() {
+    let mut first = deployment(Phase::Succeeded, 0);
+    (first.origin, first.started_ms, first.previous) = (Origin::Observed, None, None);
+    assert!(already_ran(&first));
+    let mut second = first.clone();
+    second.previous = Some(Artifact::of_version("1"));
+    assert!(!already_ran(&second), "it replaced something");
+    assert!(
+        !already_ran(&deployment(Phase::Succeeded, 2)),
+        "it was announced"
+    );
+}
