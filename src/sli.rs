@@ -32,7 +32,7 @@ use serde::Serialize;
 
 use crate::deploy::{Deployments, Filter, OBSERVER};
 use crate::ledger::Ledger;
-use crate::model::{Deployment, EventKind, Origin, Outcome, Phase, TimeRange};
+use crate::model::{Deployment, DeploymentId, EventKind, Origin, Outcome, Phase, TimeRange};
 use crate::source::MetricSource;
 
 mod delta;
@@ -174,7 +174,8 @@ pub async fn report(
         );
         let group = groups.entry(key).or_default();
         let is_compared = group.len() < COMPARED_MAX;
-        group.push(fact(deployment, ledger, source, is_compared, now_ms).await?);
+        let names = deployments.names(&deployment.id);
+        group.push(fact(deployment, &names, ledger, source, is_compared, now_ms).await?);
     }
     let everything: Vec<&Fact> = groups.values().flatten().collect();
     let overall = set(&everything, since_ms);
