@@ -129,7 +129,10 @@ fn span(random: &mut ChaCha8Rng, at: usize, mix: Mix) -> Span {
         ("url.scheme", "https".to_owned()),
         ("server.address", "checkout.example.com".to_owned()),
         ("network.protocol.version", "1.1".to_owned()),
-        ("user_agent.original", "okhttp/4.12.0".to_owned()),
+        (
+            "user_agent.original",
+            "okhttp/4.12.0 (Linux; Android 14; Pixel 8)".to_owned(),
+        ),
         ("client.address", "10.12.33.7".to_owned()),
         ("http.response.status_code", "200".to_owned()),
         ("thread.name", "worker-12".to_owned()),

@@ -12,8 +12,9 @@
 //!   where it has that attribute. Other halves that waited in vain are dropped and counted.
 //! - An edge failed where either side has an error status. Its count is weighted with the
 //!   client's sampling weight; each side's durations with its own.
-//! - A half waits between half and all of the wait time. When the table is full, new halves
-//!   are not kept; halves that meet inside one request never need it.
+//! - A half waits between half and all of the wait time. Each side has half of the table; when
+//!   that is full, new halves of the side are not kept. Halves that meet inside one request
+//!   never need it.
 //! - Waiting halves live in memory only: a crash loses those edges, not their spans' counts.
 
 use std::hash::{Hash, Hasher};
@@ -78,7 +79,6 @@ struct Measure {
 /// A half that waits for the other.
 #[derive(Debug)]
 struct Waiting {
-    side: Side,
     identity: Arc<Identity>,
     measure: Measure,
     messaging: bool,
@@ -89,13 +89,22 @@ struct Waiting {
 #[derive(Debug)]
 pub(super) struct Edges {
     shards: [Mutex<Shard>; SHARDS],
-    shard_max: usize,
+    queue_max: usize,
     wait_ms: i64,
     turned_ms: Mutex<i64>,
 }
 
+/// The two sides wait apart: where only one side is ever seen, looking for the other in an
+/// empty table costs nothing, and a flood of one side leaves the other its room.
 #[derive(Debug, Default)]
 struct Shard {
+    clients: Queue,
+    servers: Queue,
+}
+
+/// The waiting halves of one side, by age.
+#[derive(Debug, Default)]
+struct Queue {
     young: HashMap<Key, Waiting>,
     old: HashMap<Key, Waiting>,
 }
@@ -235,7 +244,7 @@ impl Edges {
     pub(super) fn new(waiting_max: usize, wait_ms: i64, now_ms: i64) -> Self {
         Edges {
             shards: Default::default(),
-            shard_max: waiting_max.div_ceil(SHARDS),
+            queue_max: waiting_max.div_ceil(2 * SHARDS),
             wait_ms,
             turned_ms: Mutex::new(now_ms),
         }
@@ -290,7 +299,8 @@ impl Edges {
     fn meet_or_wait(&self, half: &Half<'_>, identity: &Arc<Identity>, sums: &mut EdgeSums) {
         let shard = usize::from(half.key.1[7]) % SHARDS;
         let mut shard = self.shards[shard].lock();
-        if let Some(other) = shard.take(&half.key, half.side) {
+        let (own, others) = shard.queues(half.side);
+        if let Some(other) = others.take(&half.key) {
             let (parties, client, server) = match half.side {
                 Side::Client => ((identity, &other.identity), half.measure, other.measure),
                 Side::Server => ((&other.identity, identity), other.measure, half.measure),
@@ -298,18 +308,17 @@ impl Edges {
             sums.add_pair(parties, client, server, half.messaging || other.messaging);
             return;
         }
-        if shard.young.len() + shard.old.len() >= self.shard_max {
+        if own.len() >= self.queue_max {
             sums.dropped += 1;
             return;
         }
         let waiting = Waiting {
-            side: half.side,
             identity: identity.clone(),
             measure: half.measure,
             messaging: half.messaging,
             peer: half.peer.map(|(name, _)| name.into()),
         };
-        shard.young.insert(half.key, waiting);
+        own.young.insert(half.key, waiting);
     }
 
     /// Gives up halves that waited long enough.
@@ -322,11 +331,11 @@ impl Edges {
         *turned_ms = now_ms;
         for shard in &self.shards {
             let mut shard = shard.lock();
-            let young = std::mem::take(&mut shard.young);
-            let given_up = std::mem::replace(&mut shard.old, young);
-            sums.expired += given_up.len() as u64;
-            for waiting in given_up.into_values() {
-                if let (Side::Client, Some(peer)) = (waiting.side, &waiting.peer) {
+            sums.expired += shard.servers.turn().len() as u64;
+            let clients = shard.clients.turn();
+            sums.expired += clients.len() as u64;
+            for waiting in clients.into_values() {
+                if let Some(peer) = &waiting.peer {
                     let key = (
                         Party::Known(waiting.identity.clone()),
                         Party::Named(peer.clone()),
@@ -343,24 +352,34 @@ impl Edges {
     pub(super) fn waiting(&self) -> usize {
         let sizes = self.shards.iter().map(|shard| {
             let shard = shard.lock();
-            shard.young.len() + shard.old.len()
+            shard.clients.len() + shard.servers.len()
         });
         sizes.sum()
     }
 }
 
 impl Shard {
-    /// Takes the waiting half of the other side. One of the same side is a repeated span: it
-    /// keeps waiting.
-    fn take(&mut self, key: &Key, side: Side) -> Option<Waiting> {
-        for map in [&mut self.young, &mut self.old] {
-            if let hashbrown::hash_map::EntryRef::Occupied(entry) = map.entry_ref(key)
-                && entry.get().side != side
-            {
-                return Some(entry.remove());
-            }
+    /// The queue of `side`, and the other one.
+    fn queues(&mut self, side: Side) -> (&mut Queue, &mut Queue) {
+        match side {
+            Side::Client => (&mut self.clients, &mut self.servers),
+            Side::Server => (&mut self.servers, &mut self.clients),
         }
-        None
+    }
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        self.young.len() + self.old.len()
+    }
+
+    fn take(&mut self, key: &Key) -> Option<Waiting> {
+        self.young.remove(key).or_else(|| self.old.remove(key))
+    }
+
+    /// Makes the young ones old, and gives out the old ones.
+    fn turn(&mut self) -> HashMap<Key, Waiting> {
+        std::mem::replace(&mut self.old, std::mem::take(&mut self.young))
     }
 }
 
