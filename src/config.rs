@@ -160,7 +160,7 @@ impl Config {
     /// # Errors
     /// With every mistake of every layer.
     pub fn load(layers: &Layers) -> Result<(Config, Values), Mistakes> {
-        let mut values = Values::resolve(layers)?;
+        let (mut values, mut mistakes) = Values::resolve(layers);
         let state_home = layers
             .env
             .iter()
@@ -170,15 +170,17 @@ impl Config {
             None => PathBuf::from("./slogate-data"),
         };
         values.set_default("data.dir", Value::Path(dir));
-        let config = Config::from_values(&values)?;
-        Ok((config, values))
+        let (config, more) = Config::from_values(&values);
+        mistakes.extend(more);
+        if mistakes.is_empty() {
+            Ok((config, values))
+        } else {
+            Err(Mistakes(mistakes))
+        }
     }
 
-    /// Types and checks `values`.
-    ///
-    /// # Errors
-    /// Where settings do not go together, or the table lacks one that is read here.
-    pub fn from_values(values: &Values) -> Result<Config, Mistakes> {
+    /// Types `values`; also what does not go together in them.
+    fn from_values(values: &Values) -> (Config, Vec<Mistake>) {
         let mut reader = Reader {
             values,
             mistakes: Vec::new(),
@@ -226,11 +228,7 @@ impl Config {
                 drain_ms: reader.duration_ms("limits.drain"),
             },
         };
-        if reader.mistakes.is_empty() {
-            Ok(config)
-        } else {
-            Err(Mistakes(reader.mistakes))
-        }
+        (config, reader.mistakes)
     }
 }
 
@@ -268,6 +266,9 @@ impl Reader<'_> {
         let url = self.text("source.url");
         match (self.text("source.kind").as_deref(), url) {
             (Some("prometheus"), Some(url)) => SourceSettings::Prometheus { url },
+            (Some("prometheus"), None) if self.values.is_wrong("source.url") => {
+                SourceSettings::Embedded
+            }
             (Some("prometheus"), None) => {
                 self.mistake(
                     "source.kind",
@@ -280,7 +281,11 @@ impl Reader<'_> {
         }
     }
 
+    /// Keeps a mistake, unless the setting is known to be wrong already.
     fn mistake(&mut self, key: &str, message: String, help: &str) {
+        if self.values.is_wrong(key) {
+            return;
+        }
         let origin = match self.values.get(key) {
             Some((_, origin)) => origin.to_string(),
             None => "settings".to_owned(),
@@ -416,6 +421,25 @@ mod tests {
         allowed.push(("SLOGATE_LISTEN_ALLOW_NON_LOOPBACK", "true"));
         load(&allowed).unwrap();
         load(&[("SLOGATE_LISTEN_API", "[::1]:0")]).unwrap();
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_told_beside_what_is_wrong_in_itself() {
+        let text = load(&[
+            ("SLOGATE_LISTEN_API", "0.0.0.0:9560"),
+            ("SLOGATE_JUDGE_INTERVAL", "5"),
+            ("SLOGATE_SOURCE_KIND", "prometheus"),
+            ("SLOGATE_SOURCE_URL", "prometheus"),
+        ])
+        .unwrap_err()
+        .to_string();
+        assert!(text.contains("other machines could reach"), "{text}");
+        assert!(text.contains("has no unit"), "{text}");
+        assert!(text.contains("is not a URL"), "{text}");
+        assert!(
+            !text.contains("needs source.url"),
+            "one mistake, told once: {text}"
+        );
     }
 
     #[test]

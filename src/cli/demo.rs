@@ -148,6 +148,9 @@ async fn show(args: &DemoArgs) -> Result<bool, Trouble> {
         stay: args.stay,
     };
     let told = tell(&mut story, &mut daemon, shop_broke).await;
+    if matches!(told, Err(Trouble::Interrupted)) {
+        story.say("Interrupted. Nothing is left behind.");
+    }
     stop.cancel();
     let _ = visitors.await;
     daemon.stop().await?;

@@ -94,10 +94,10 @@ mod tests {
             .unwrap();
         let file = SettingsFile::parse(Path::new("example"), yaml.to_owned()).unwrap();
         assert_eq!(file.leaves.len(), 4);
-        Values::resolve(&Layers {
+        let layers = Layers {
             file: Some(file),
             ..Layers::default()
-        })
-        .unwrap();
+        };
+        assert_eq!(Values::resolve(&layers).1, []);
     }
 }

@@ -5,12 +5,12 @@
 //! be right: a mistake that waits for the day the flag is left off is the worse one. An empty
 //! environment variable counts as not set, because shells and manifests leave them behind.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 
 use super::file::{Leaf, LeafValue, SettingsFile};
-use super::mistake::{Mistake, Mistakes};
+use super::mistake::Mistake;
 use super::suggest::nearest;
 use super::table::{SETTINGS, Setting, by_env, by_key};
 use super::value::{Kind, Value};
@@ -60,16 +60,15 @@ pub struct Values {
     values: BTreeMap<&'static str, (Value, Origin)>,
     /// What is not wrong and yet worth saying.
     pub warnings: Vec<String>,
+    /// Settings that some layer has wrong; checks across settings leave them out.
+    wrong: BTreeSet<&'static str>,
 }
 
 impl Values {
-    /// Reads all layers.
-    ///
-    /// # Errors
-    /// With every mistake of every layer.
-    pub fn resolve(layers: &Layers) -> Result<Self, Mistakes> {
-        let mut mistakes = Vec::new();
+    /// Reads all layers: what is right in them, and every mistake.
+    pub(super) fn resolve(layers: &Layers) -> (Self, Vec<Mistake>) {
         let mut values = Values::default();
+        let mut mistakes = Vec::new();
         for setting in SETTINGS {
             if let Some(text) = setting.default
                 && let Ok(value) = Value::parse(setting.kind, text)
@@ -78,54 +77,72 @@ impl Values {
             }
         }
         if let Some(file) = &layers.file {
-            for leaf in &file.leaves {
-                match read_leaf(leaf) {
-                    Ok((setting, value)) => {
-                        let origin = Origin::File(file.path.clone(), leaf.key_place.line);
-                        values.set(setting, value, origin);
-                    }
-                    Err((message, help, is_key)) => {
-                        let place = if is_key {
-                            leaf.key_place
-                        } else {
-                            leaf.value_place
-                        };
-                        let mistake =
-                            Mistake::new(file.path.display(), message).at(place, &file.text);
-                        mistakes.push(match help {
-                            Some(help) => mistake.help(help),
-                            None => mistake,
-                        });
-                    }
-                }
-            }
+            values.take_file(file, &mut mistakes);
         }
         for (name, text) in &layers.env {
             match by_env(name) {
                 Some(_) if text.is_empty() => {}
-                Some(setting) => match Value::parse(setting.kind, text) {
-                    Ok(value) => values.set(setting, value, Origin::Env(setting.env)),
-                    Err(message) => mistakes.push(Mistake::new(setting.env, message)),
-                },
+                Some(setting) => {
+                    let origin = Origin::Env(setting.env);
+                    values.take(setting, text, origin, &mut mistakes);
+                }
                 None if is_unknown_env(name) => values.warnings.push(unknown_env(name)),
                 None => {}
             }
         }
         for (key, text) in &layers.flags {
             if let Some(setting) = by_key(key) {
-                match Value::parse(setting.kind, text) {
-                    Ok(value) => values.set(setting, value, Origin::Flag(setting.flag)),
-                    Err(message) => {
-                        mistakes.push(Mistake::new(format_args!("--{}", setting.flag), message));
-                    }
+                let origin = Origin::Flag(setting.flag);
+                values.take(setting, text, origin, &mut mistakes);
+            }
+        }
+        (values, mistakes)
+    }
+
+    fn take_file(&mut self, file: &SettingsFile, mistakes: &mut Vec<Mistake>) {
+        for leaf in &file.leaves {
+            match read_leaf(leaf) {
+                Ok((setting, value)) => {
+                    let origin = Origin::File(file.path.clone(), leaf.key_place.line);
+                    self.set(setting, value, origin);
+                }
+                Err(wrong) => {
+                    let place = match wrong.is_key {
+                        true => leaf.key_place,
+                        false => leaf.value_place,
+                    };
+                    self.wrong
+                        .extend(by_key(&leaf.key).map(|setting| setting.key));
+                    let mistake = Mistake::new(file.path.display(), wrong.message);
+                    let mistake = mistake.at(place, &file.text);
+                    mistakes.push(match wrong.help {
+                        Some(help) => mistake.help(help),
+                        None => mistake,
+                    });
                 }
             }
         }
-        if mistakes.is_empty() {
-            Ok(values)
-        } else {
-            Err(Mistakes(mistakes))
+    }
+
+    fn take(
+        &mut self,
+        setting: &'static Setting,
+        text: &str,
+        origin: Origin,
+        mistakes: &mut Vec<Mistake>,
+    ) {
+        match Value::parse(setting.kind, text) {
+            Ok(value) => self.set(setting, value, origin),
+            Err(message) => {
+                self.wrong.insert(setting.key);
+                mistakes.push(Mistake::new(origin, message));
+            }
         }
+    }
+
+    /// Whether some layer has `key` wrong.
+    pub(super) fn is_wrong(&self, key: &str) -> bool {
+        self.wrong.contains(key)
     }
 
     fn set(&mut self, setting: &'static Setting, value: Value, origin: Origin) {
@@ -143,16 +160,28 @@ impl Values {
     }
 }
 
-/// A mistake of a leaf: what, how to mend it, and whether the key is to blame.
-type LeafMistake = (String, Option<String>, bool);
+/// What is wrong with a leaf.
+struct LeafMistake {
+    message: String,
+    help: Option<String>,
+    /// Whether the key is to blame, and not the value.
+    is_key: bool,
+}
 
 fn read_leaf(leaf: &Leaf) -> Result<(&'static Setting, Value), LeafMistake> {
     let Some(setting) = by_key(&leaf.key) else {
-        return Err((unknown_key(&leaf.key), suggest_key(&leaf.key), true));
+        return Err(LeafMistake {
+            message: unknown_key(&leaf.key),
+            help: suggest_key(&leaf.key),
+            is_key: true,
+        });
     };
     let fail = |found: &str, is_key| {
-        let message = format!("{}: found {found}, expected {}", setting.key, setting.kind);
-        Err((message, None, is_key))
+        Err(LeafMistake {
+            message: format!("{}: found {found}, expected {}", setting.key, setting.kind),
+            help: None,
+            is_key,
+        })
     };
     let paths = |texts: &[String]| Value::Paths(texts.iter().map(PathBuf::from).collect());
     let value = match (&leaf.value, setting.kind) {
@@ -166,7 +195,11 @@ fn read_leaf(leaf: &Leaf) -> Result<(&'static Setting, Value), LeafMistake> {
     };
     value
         .map(|value| (setting, value))
-        .map_err(|message| (format!("{}: {message}", setting.key), None, false))
+        .map_err(|message| LeafMistake {
+            message: format!("{}: {message}", setting.key),
+            help: None,
+            is_key: false,
+        })
 }
 
 fn unknown_key(key: &str) -> String {
@@ -211,6 +244,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::config::mistake::Mistakes;
 
     fn layers(file: &str, env: &[(&str, &str)], flags: &[(&'static str, &str)]) -> Layers {
         let file = (!file.is_empty())
@@ -243,7 +277,8 @@ mod tests {
             ),
         ];
         for (layers, value, origin) in cases {
-            let values = Values::resolve(&layers).unwrap();
+            let (values, mistakes) = Values::resolve(&layers);
+            assert!(mistakes.is_empty());
             let (found, from) = values.get("judge.interval").unwrap();
             assert_eq!(found.to_string(), value);
             assert_eq!(from.to_string(), origin);
@@ -260,7 +295,7 @@ mod tests {
             &[("SLOGATE_STORE_SIZE_MAX", "2 GB")],
             &[("listen.api", "9560")],
         );
-        let text = Values::resolve(&layers).unwrap_err().to_string();
+        let text = Mistakes(Values::resolve(&layers).1).to_string();
         let golden = "\
 slogate.yaml:2:3: unknown setting listen.aip
     2 |   aip: 127.0.0.1:1
@@ -295,7 +330,7 @@ SLOGATE_STORE_SIZE_MAX: \"2 GB\" is not a size from 16MiB to 4TiB, for example 6
             &[],
             &[("judge.interval", "10s")],
         );
-        assert!(Values::resolve(&layers).is_err());
+        assert_eq!(Values::resolve(&layers).1.len(), 1);
     }
 
     #[test]
@@ -313,7 +348,7 @@ SLOGATE_STORE_SIZE_MAX: \"2 GB\" is not a size from 16MiB to 4TiB, for example 6
             &[],
         );
         assert_eq!(
-            Values::resolve(&layers).unwrap().warnings,
+            Values::resolve(&layers).0.warnings,
             [
                 "SLOGATE_LISTEN_AIP is set and is no setting: did you mean SLOGATE_LISTEN_API?",
                 "SLOGATE_NOPE_NOPE is set and is no setting",
@@ -324,7 +359,8 @@ SLOGATE_STORE_SIZE_MAX: \"2 GB\" is not a size from 16MiB to 4TiB, for example 6
     #[test]
     fn paths_are_a_list_in_the_file_and_separated_by_commas_elsewhere() {
         let paths = |layers: &Layers| {
-            let values = Values::resolve(layers).unwrap();
+            let (values, mistakes) = Values::resolve(layers);
+            assert!(mistakes.is_empty());
             values.get("policy.paths").unwrap().0.clone()
         };
         let both = Value::Paths(vec!["a".into(), "b".into()]);

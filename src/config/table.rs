@@ -1,6 +1,6 @@
 //! The one table of settings.
 //!
-//! A setting is a row here and a line in [`Config::from_values`](super::Config); the file's
+//! A setting is a row here and a line in [`Config`](super::Config)'s reading; the file's
 //! keys, the environment's names, the flags, `slogate config` and docs/configuration.md are
 //! all read from the table, so they can't disagree.
 
