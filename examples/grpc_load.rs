@@ -293,7 +293,7 @@ fn span(random: &mut ChaCha8Rng, at: usize, end_ns: u64) -> Span {
         end_time_unix_nano: end_ns,
         attributes: attributes.map(|(key, value)| text(key, value)).to_vec(),
         status: Some(Status {
-            code: if at % 50 == 0 { 2 } else { 0 },
+            code: if at.is_multiple_of(50) { 2 } else { 0 },
             ..Status::default()
         }),
         flags: 0x101,

@@ -198,18 +198,20 @@ pub async fn report(
 
 async fn fact(
     deployment: Arc<Deployment>,
+    names: &[DeploymentId],
     ledger: &Ledger,
     source: &dyn MetricSource,
     is_compared: bool,
     now_ms: i64,
 ) -> Result<Fact, SliError> {
-    let verdicts = ledger
-        .verdicts_of(&deployment.id, 1_000)
-        .await
-        .map_err(|error| SliError {
-            deployment: deployment.id.to_string(),
+    let mut verdicts = Vec::new();
+    for name in names {
+        let found = ledger.verdicts_of(name, 1_000).await;
+        verdicts.extend(found.map_err(|error| SliError {
+            deployment: name.to_string(),
             reason: error.to_string(),
-        })?;
+        })?);
+    }
     let fails = verdicts
         .iter()
         .filter(|verdict| verdict.verdict == Outcome::Fail);
