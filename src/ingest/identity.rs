@@ -1,8 +1,8 @@
 //! Who sent it: services, versions, resources.
 //!
 //! A resource's bytes are read once; equal bytes later find the same [`Source`]. The cache is
-//! bounded by two generations: when the young one is full it becomes the old one, and what is
-//! found in the old one moves back to the young one.
+//! bounded by two generations: when the young one is full, by number or by bytes, it becomes
+//! the old one, and what is found in the old one moves back to the young one.
 //!
 //! Policy:
 //! - `service.version` missing: the telemetry is taken, without the label, and counted as
@@ -33,6 +33,9 @@ pub(super) const OTHER: &str = "other";
 
 /// Longest value taken from a resource or span into a label, in bytes; longer ones are cut.
 pub(super) const VALUE_MAX_BYTES: usize = 512;
+
+/// Bytes of resources in one generation of those remembered.
+const GENERATION_MAX_BYTES: usize = 32 << 20;
 
 /// A service and what it has used of its budgets.
 #[derive(Debug)]
@@ -132,6 +135,7 @@ type IdentityKey = (
 
 #[derive(Debug, Default)]
 struct Generations {
+    young_bytes: usize,
     young: HashTable<(u64, Arc<Source>)>,
     old: HashTable<(u64, Arc<Source>)>,
 }
@@ -397,9 +401,12 @@ impl Generations {
     }
 
     fn put(&mut self, hash: u64, source: Arc<Source>, limit: usize) {
-        if self.young.len() >= (limit / 2).max(1) {
+        let full = self.young.len() >= (limit / 2).max(1);
+        if full || self.young_bytes > GENERATION_MAX_BYTES {
+            self.young_bytes = 0;
             self.old = std::mem::take(&mut self.young);
         }
+        self.young_bytes += source.raw.len();
         self.young
             .insert_unique(hash, (hash, source), |(hash, _)| *hash);
     }

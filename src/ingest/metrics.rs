@@ -45,6 +45,9 @@ use table::{MetricId, PointSeries, Shape, TargetInfo};
 /// How often `target_info` is written, in ms: well inside PromQL's look-back of five minutes.
 const TARGET_INFO_EVERY_MS: i64 = 60_000;
 
+/// Attributes of one point, as bytes: they are kept for as long as the series is known.
+const ATTRIBUTES_MAX_BYTES: usize = 32 << 10;
+
 /// What a request's points came down to.
 struct Taken<'i> {
     ingest: &'i Ingest,
@@ -237,7 +240,7 @@ impl Taken<'_> {
             Shape::Gauge => NameKind::Gauge,
             _ => NameKind::Other,
         };
-        if metric.name.len() > super::identity::VALUE_MAX_BYTES {
+        if metric.name.len().max(metric.unit.len()) > super::identity::VALUE_MAX_BYTES {
             return Err(Reason::Name);
         }
         let name = metric_name(metric.name, metric.unit, kind).ok_or(Reason::Name)?;
@@ -298,6 +301,9 @@ impl Taken<'_> {
             .filter(|known| fits(&known.series));
         if let Some(known) = known {
             return Ok(Ok((known.series.clone(), known.delta.clone())));
+        }
+        if raw.len() > ATTRIBUTES_MAX_BYTES {
+            return Ok(Err(Reason::LabelSet));
         }
         let raw = raw.to_vec();
         let made = self.make_series(current, attributes.iter(), wanted, make)?;

@@ -112,9 +112,9 @@ reasons! {
     /// A sum or histogram does not say whether it is delta or cumulative.
     Temporality "temporality"
         "the aggregation temporality is neither delta nor cumulative; set it in the exporter",
-    /// The metric's name has no usable character.
+    /// The metric's name has no usable character, or name or unit are too long.
     Name "metric_name"
-        "the metric's name has no letter or digit; rename it",
+        "the metric's name has no letter or digit, or name or unit are longer than 512 bytes; rename it",
     /// An attribute's name has no usable character.
     LabelName "attribute_name"
         "an attribute's name is empty or has no letter or digit; rename it",

@@ -181,3 +181,12 @@ fn json_and_protobuf_give_the_same_series() {
     assert_eq!(from_json.series(name).len(), 1);
     assert_eq!(from_json.series(name), from_protobuf.series(name));
 }
+
+#[test]
+fn the_manual_lists_every_reason_as_it_is_given() {
+    let manual = include_str!("../../../docs/otlp.md");
+    for reason in Reason::ALL {
+        let row = format!("| `{}` | {} |", reason.name(), reason.advice());
+        assert!(manual.contains(&row), "docs/otlp.md lacks: {row}");
+    }
+}

@@ -478,6 +478,28 @@ fn one_bad_point_does_not_reject_its_neighbours() {
 }
 
 #[test]
+fn bytes_that_make_no_label_are_not_kept_without_bound() {
+    let bed = Bed::new();
+    let hoard = NumberDataPoint {
+        attributes: vec![text("__name__", &"x".repeat(40_000))],
+        ..point(0, 1.0)
+    };
+    let outcome = bed.metrics(vec![
+        metric("g", "", gauge(vec![hoard])),
+        metric("u", &"y".repeat(600), gauge(vec![point(0, 1.0)])),
+    ]);
+    assert_eq!((outcome.accepted, outcome.rejected), (0, 2));
+    assert_eq!(bed.ingest.stats().metric_series, 0);
+    for n in 0..100 {
+        let pad = "z".repeat(1 << 20);
+        let resource = resource(&[("service.name", &format!("s{n}")), ("pad", &pad)]);
+        let request = request_of(resource, vec![metric("g", "", gauge(vec![point(0, 1.0)]))]);
+        assert_eq!(bed.ingest.metrics(&request, T0).unwrap().rejected, 0);
+    }
+    assert!(bed.ingest.stats().resources < 70);
+}
+
+#[test]
 fn over_the_budget_new_series_are_refused_and_known_ones_go_on() {
     let bed = Bed::with(IngestOptions {
         metric_series_per_service: 3,
