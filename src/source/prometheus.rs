@@ -21,6 +21,7 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Answers from a Prometheus-compatible HTTP API.
 pub struct PrometheusSource {
+    /// Its name in errors and evidence, which everyone may read: without user and password.
     url: String,
     client: Client,
 }
@@ -40,8 +41,9 @@ impl PrometheusSource {
     /// # Errors
     /// When `url` is not a URL or no HTTP client can be built.
     pub fn new(url: &str, timeout: Duration) -> Result<Self, PrometheusSourceError> {
+        let name = without_credentials(url);
         let fail = |reason: String| PrometheusSourceError {
-            url: url.to_owned(),
+            url: name.clone(),
             reason,
         };
         let http = reqwest::Client::builder()
@@ -49,10 +51,7 @@ impl PrometheusSource {
             .build()
             .map_err(|error| fail(error.to_string()))?;
         let client = Client::from(http, url).map_err(|error| fail(error.to_string()))?;
-        Ok(PrometheusSource {
-            url: url.trim_end_matches('/').to_owned(),
-            client,
-        })
+        Ok(PrometheusSource { url: name, client })
     }
 
     fn unavailable(&self, message: String) -> SourceError {
@@ -126,6 +125,21 @@ impl MetricSource for PrometheusSource {
     fn name(&self) -> &str {
         &self.url
     }
+}
+
+/// `url` as it may be shown, without a slash at its end.
+fn without_credentials(url: &str) -> String {
+    let Ok(mut shown) = reqwest::Url::parse(url) else {
+        // It can't be told where a password would be.
+        return match url.rsplit_once('@') {
+            Some((_, host)) => format!("…@{host}"),
+            None => url.to_owned(),
+        };
+    };
+    // Only a URL without a host refuses, and that has no credentials.
+    let _ = shown.set_username("");
+    let _ = shown.set_password(None);
+    shown.as_str().trim_end_matches('/').to_owned()
 }
 
 /// An error with its causes, since reqwest's own text leaves out why.
@@ -319,6 +333,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// A source's name and its errors stand in verdicts, which are public and kept.
+    #[test]
+    fn a_password_in_the_url_is_shown_nowhere() {
+        let shown = without_credentials("http://reader:hunter2@prometheus:9090/base/");
+        assert_eq!(shown, "http://prometheus:9090/base");
+        assert_eq!(
+            without_credentials("http://prometheus:9090"),
+            "http://prometheus:9090"
+        );
+        let broken = without_credentials("http//reader:hunter2@prometheus:9090");
+        assert_eq!(broken, "…@prometheus:9090");
+    }
 
     #[test]
     fn reads_the_four_shapes() {
