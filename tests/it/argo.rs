@@ -104,7 +104,10 @@ impl Metric {
     /// The URL with the arguments put in, as they are.
     fn url(&self, args: &[(&str, &str)]) -> String {
         let mut url = self.url.clone();
-        let defaults = self.defaults.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let defaults = self
+            .defaults
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
         for (name, value) in args.iter().copied().chain(defaults) {
             url = url.replace(&format!("{{{{args.{name}}}}}"), value);
         }
@@ -136,9 +139,13 @@ fn holds(condition: &str, result: &Json) -> bool {
 /// Sends what Go's HTTP client sends for Argo's web provider, on a connection of its own.
 fn ask_as_argo(daemon: &Daemon, url: &str) -> (u16, Json) {
     let address: SocketAddr = daemon.ports.api;
-    let uri = url.strip_prefix(&format!("http://{address}")).expect("a URL of the daemon");
+    let uri = url
+        .strip_prefix(&format!("http://{address}"))
+        .expect("a URL of the daemon");
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream
+        .set_read_timeout(Some(Duration::from_secs(10)))
+        .unwrap();
     let request = format!(
         "GET {uri} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: Go-http-client/1.1\r\n\
          Accept-Encoding: gzip\r\n\r\n"
@@ -146,7 +153,11 @@ fn ask_as_argo(daemon: &Daemon, url: &str) -> (u16, Json) {
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = BufReader::new(stream);
     let status = line(&mut answer);
-    let status = status.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+    let status = status
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .expect("a status");
     let mut headers = Vec::new();
     loop {
         let header = line(&mut answer).to_ascii_lowercase();
@@ -162,7 +173,9 @@ fn ask_as_argo(daemon: &Daemon, url: &str) -> (u16, Json) {
     };
     if header("content-encoding: ") == Some("gzip") {
         let mut plain = Vec::new();
-        flate2::read::GzDecoder::new(body.as_slice()).read_to_end(&mut plain).expect("gzip");
+        flate2::read::GzDecoder::new(body.as_slice())
+            .read_to_end(&mut plain)
+            .expect("gzip");
         body = plain;
     }
     assert!(header("content-type: ").is_some_and(|kind| kind.starts_with("application/json")));
@@ -221,7 +234,10 @@ fn what_argo_sends_is_answered_as_the_template_expects() {
     }
     let (_, refused) = ask("unheard-of");
     let message = refused["error"]["message"].as_str().unwrap();
-    assert!(message.contains("unheard-of") && message.contains("passing"), "{message}");
+    assert!(
+        message.contains("unheard-of") && message.contains("passing"),
+        "{message}"
+    );
     // The docs tell to write a plus of a version as %2B.
     daemon.event(&json!({
         "type": "deployment.started", "service": "checkout", "environment": "production",
@@ -234,7 +250,11 @@ fn what_argo_sends_is_answered_as_the_template_expects() {
         ("version", "4.3.0%2Bbuild.5"),
     ];
     let (status, result) = ask_as_argo(&daemon, &metric.url(&args));
-    assert_eq!((status, &result["version"]), (200, &json!("4.3.0+build.5")), "{result:#}");
+    assert_eq!(
+        (status, &result["version"]),
+        (200, &json!("4.3.0+build.5")),
+        "{result:#}"
+    );
 }
 
 /// `go` with its own version of the language only: none is fetched.
@@ -264,26 +284,40 @@ fn program(dir: &Path) -> Result<PathBuf, String> {
         return Err("go is not installed".to_owned());
     };
     let module = std::fs::read_to_string(root().join("tests/interop/argo/go.mod")).unwrap();
-    let needed = module.lines().find_map(|line| line.strip_prefix("go ")).unwrap();
+    let needed = module
+        .lines()
+        .find_map(|line| line.strip_prefix("go "))
+        .unwrap();
     let found = text(&found);
     if version(&found) < version(needed) {
         return Err(format!("{found} is older than {needed}"));
     }
     let fetched = go(&["mod", "download"]).output().expect("go runs");
     if !fetched.status.success() {
-        return Err(format!("Argo Rollouts can't be fetched: {}", text(&fetched)));
+        return Err(format!(
+            "Argo Rollouts can't be fetched: {}",
+            text(&fetched)
+        ));
     }
-    let tested = go(&["test", "-count=1", "./..."]).output().expect("go runs");
+    let tested = go(&["test", "-count=1", "./..."])
+        .output()
+        .expect("go runs");
     assert!(tested.status.success(), "{}", text(&tested));
     let program = dir.join("argo");
-    let built = go(&["build", "-o"]).arg(&program).arg(".").output().expect("go runs");
+    let built = go(&["build", "-o"])
+        .arg(&program)
+        .arg(".")
+        .output()
+        .expect("go runs");
     assert!(built.status.success(), "{}", text(&built));
     Ok(program)
 }
 
 /// Runs a measurement for each gate, and gives the lines it printed.
 fn measure(program: &Path, slogate: &str, gates: &[&str]) -> Vec<Json> {
-    let cases = gates.iter().map(|gate| format!("gate={gate},service=checkout,version=4.2.0"));
+    let cases = gates
+        .iter()
+        .map(|gate| format!("gate={gate},service=checkout,version=4.2.0"));
     let output = Command::new(program)
         .arg("-template")
         .arg(template_path())
@@ -293,7 +327,10 @@ fn measure(program: &Path, slogate: &str, gates: &[&str]) -> Vec<Json> {
         .expect("the program runs");
     assert!(output.status.success(), "{}", text(&output));
     let lines = String::from_utf8(output.stdout).expect("text");
-    let lines: Vec<Json> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let lines: Vec<Json> = lines
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     assert_eq!(lines.len(), gates.len());
     lines
 }
@@ -319,7 +356,10 @@ fn argos_own_code_understands_every_answer() {
         let value = line["value"].as_str().unwrap();
         if phase == "Error" {
             // Argo drops the body, so the status is all that its user sees.
-            assert!(line["message"].as_str().unwrap().contains("code: 4"), "{line:#}");
+            assert!(
+                line["message"].as_str().unwrap().contains("code: 4"),
+                "{line:#}"
+            );
             continue;
         }
         let kept: Json = serde_json::from_str(value).expect("the measurement keeps the answer");

@@ -16,5 +16,6 @@ mod docs;
 mod harness;
 mod inputs;
 mod lifecycle;
+mod prometheus;
 mod traffic;
 mod verdicts;
