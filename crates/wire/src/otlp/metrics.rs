@@ -1,4 +1,7 @@
 //! Views of an `ExportMetricsServiceRequest`.
+//!
+//! Long because OTLP has five kinds of metrics and four of points; it is their fields and little
+//! else, and belongs in one place.
 
 use crate::otlp::common::{Attributes, Resource, Scope, once};
 use crate::proto::{Field, Fixed64s, Problem, Reader, Varints, View, Views, WireError};
