@@ -16,7 +16,7 @@ pub fn markdown() -> String {
         }
         let default = match setting.default {
             Some(default) => format!("`{default}`"),
-            None => "none".to_owned(),
+            None => "not set".to_owned(),
         };
         let takes = match setting.kind {
             Kind::Choice(words) => {
