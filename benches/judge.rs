@@ -2,8 +2,8 @@
 //!
 //! Two versions serve side by side for half an hour, a sample every five seconds. A span series
 //! is a counter and a native histogram with some 40 buckets, as ingest writes them for each
-//! operation and status. Each iteration judges 100 deployments, one after another; the
-//! evaluator and the statistics start from nothing every time, as they do in the daemon.
+//! operation and status. An iteration judges many deployments, one after another; the evaluator
+//! and the statistics start from nothing every time, as they do in the daemon.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -24,7 +24,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const T0_MS: i64 = 1_795_190_400_000;
 const STEP_MS: i64 = 5_000;
 const STEPS: i64 = 360;
-const DEPLOYMENTS: usize = 100;
 
 /// A span series: requests of one operation of one version that ended in one way.
 struct SpanSeries {
@@ -178,15 +177,15 @@ fn judgements(c: &mut Criterion) {
     let gate = policies.gates.first().expect("a built-in gate");
     let now_ms = T0_MS + STEPS * STEP_MS;
     let mut group = c.benchmark_group("judge");
-    group.throughput(Throughput::Elements(DEPLOYMENTS as u64));
-    // As many services as keep the setting up short; they are judged in turn.
+    // As many services as keep the setting up short; each has one deployment.
     for (span_series, services) in [(10, 100), (200, 5)] {
+        group.throughput(Throughput::Elements(services as u64));
         let source = EmbeddedSource::new(filled(services, span_series));
         let subjects: Vec<Subject> = (0..services).map(subject).collect();
         let id = BenchmarkId::new("span_series_per_version", span_series);
         group.bench_function(id, |b| {
             b.iter(|| {
-                for subject in subjects.iter().cycle().take(DEPLOYMENTS) {
+                for subject in &subjects {
                     let verdict = runtime.block_on(judge(gate, subject, &source, now_ms));
                     assert_eq!(verdict.verdict, Outcome::Pass, "{}", verdict.message);
                     black_box(verdict);

