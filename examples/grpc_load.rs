@@ -278,7 +278,10 @@ fn span(random: &mut ChaCha8Rng, at: usize, end_ns: u64) -> Span {
         ("url.scheme", "https"),
         ("server.address", "checkout.example.com"),
         ("network.protocol.version", "1.1"),
-        ("user_agent.original", "okhttp/4.12.0"),
+        (
+            "user_agent.original",
+            "okhttp/4.12.0 (Linux; Android 15; Pixel 8)",
+        ),
         ("client.address", "10.12.33.7"),
         ("http.response.status_code", "200"),
         ("thread.name", "worker-12"),
