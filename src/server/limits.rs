@@ -8,6 +8,8 @@
 //!   runs in steps and stops at the first byte over; a bomb costs one limit, never its promise.
 //! - **All bodies together share one budget** ([`Budget`]). Over it the sender is told to come
 //!   back, which OTLP senders do, and nothing that was accepted is lost.
+//! - **A refusal is said when it will be heard.** The rest of a body that is too large is read and
+//!   thrown away first, within bounds and not when the sender has gone quiet.
 //! - **A body has a deadline as a whole.** A sender that trickles a byte now and then does not
 //!   renew it.
 
@@ -20,12 +22,16 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use http_body::Body as _;
 use http_body_util::BodyExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout, timeout_at};
 
 /// How much of a decompressed body is produced between two looks at the limits.
 const STEP_BYTES: usize = 64 * 1024;
 
 /// The most of a body over the limit that is read before the answer, in bytes.
 const DISCARD_BYTES_MAX: usize = 256 << 20;
+
+/// A sender of too much that is quiet for this long waits for its answer.
+const DISCARD_QUIET: Duration = Duration::from_secs(1);
 
 /// The largest window a zstd frame may ask for, as a power of two: 8 MiB, which every level up
 /// to 19 keeps.
@@ -198,19 +204,25 @@ pub struct Held {
 ///
 /// # Errors
 /// See [`BodyError`].
-pub async fn read(body: Body, limits: &BodyLimits, budget: &Budget) -> Result<Held, BodyError> {
+pub async fn read(mut body: Body, limits: &BodyLimits, budget: &Budget) -> Result<Held, BodyError> {
     let deadline = limits.deadline;
-    let reading = tokio::time::timeout(deadline, read_all(body, limits.wire_bytes_max, budget));
-    reading.await.map_err(|_| BodyError::Late(deadline))?
+    let ends = Instant::now() + deadline;
+    let reading = read_all(&mut body, limits.wire_bytes_max, budget);
+    let result = timeout_at(ends, reading).await;
+    let result = result.map_err(|_| BodyError::Late(deadline))?;
+    if matches!(result, Err(BodyError::TooLarge { .. })) {
+        // In time or not, the answer stays that it is too large.
+        let _ = timeout_at(ends, discard(body)).await;
+    }
+    result
 }
 
-async fn read_all(mut body: Body, limit: usize, budget: &Budget) -> Result<Held, BodyError> {
+async fn read_all(body: &mut Body, limit: usize, budget: &Budget) -> Result<Held, BodyError> {
     let too_large = || BodyError::TooLarge {
         limit,
         when: "as received",
     };
     if body.size_hint().lower() > limit as u64 {
-        discard(body).await;
         return Err(too_large());
     }
     let mut hold = budget.hold();
@@ -222,8 +234,6 @@ async fn read_all(mut body: Body, limit: usize, budget: &Budget) -> Result<Held,
             continue;
         };
         if data.len() > limit.saturating_sub(first.len() + all.len()) {
-            drop((hold, first, all));
-            discard(body).await;
             return Err(too_large());
         }
         hold.grow(data.len())?;
@@ -252,7 +262,10 @@ async fn read_all(mut body: Body, limit: usize, budget: &Budget) -> Result<Held,
 /// network and try again.
 async fn discard(mut body: Body) {
     let mut left = DISCARD_BYTES_MAX;
-    while let Some(Ok(frame)) = body.frame().await {
+    if body.size_hint().lower() > left as u64 {
+        return;
+    }
+    while let Ok(Some(Ok(frame))) = timeout(DISCARD_QUIET, body.frame()).await {
         let read = frame.data_ref().map_or(0, Bytes::len);
         match left.checked_sub(read) {
             Some(rest) => left = rest,
