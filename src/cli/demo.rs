@@ -81,6 +81,9 @@ const BASELINE: Duration = Duration::from_secs(15);
 /// How long a promoted release runs before the next one.
 const BETWEEN: Duration = Duration::from_secs(8);
 
+/// How long the pipeline takes to move traffic back.
+const MOVING: Duration = Duration::from_secs(2);
+
 /// How long the story waits for a gate before it gives up.
 const PATIENCE: Duration = Duration::from_secs(75);
 
@@ -281,13 +284,14 @@ impl Story {
         self.say("A bad release: ten times the errors, and slow.");
         let bad = self.ship(&BAD, stable).await?;
         let is_bad_failed = bad.answer.verdict == "fail";
+        tokio::time::sleep(MOVING).await;
         self.shop.lock().roll_back();
         let reason = json!({ "reason": "gate demo failed" });
         self.post(EventKind::RolledBack, &BAD, reason).await?;
         self.say(&format!(
-            "The pipeline takes the traffic off {} again, {} after its start.",
+            "The pipeline has taken the traffic off {} again, {} after its start.",
             BAD.version,
-            seconds(bad.took)
+            seconds(bad.took + MOVING)
         ));
         self.sum_up(&good, &bad).await?;
         Ok(is_good_passed && is_bad_failed)
