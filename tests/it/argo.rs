@@ -85,11 +85,11 @@ struct Metric {
 
 impl Metric {
     fn read() -> Metric {
-        let text = std::fs::read_to_string(template_path()).unwrap();
-        let template: Json = serde_saphyr::from_str(&text).unwrap();
+        let text = std::fs::read_to_string(template_path()).expect("the template");
+        let template: Json = serde_saphyr::from_str(&text).expect("YAML");
         let metric = &template["spec"]["metrics"][0];
-        let text = |value: &Json| value.as_str().unwrap().to_owned();
-        let args = template["spec"]["args"].as_array().unwrap().iter();
+        let text = |value: &Json| value.as_str().expect("a text").to_owned();
+        let args = template["spec"]["args"].as_array().expect("a list").iter();
         Metric {
             url: text(&metric["provider"]["web"]["url"]),
             defaults: args
@@ -142,15 +142,15 @@ fn ask_as_argo(daemon: &Daemon, url: &str) -> (u16, Json) {
     let uri = url
         .strip_prefix(&format!("http://{address}"))
         .expect("a URL of the daemon");
-    let mut stream = TcpStream::connect(address).unwrap();
+    let mut stream = TcpStream::connect(address).expect("a connection");
     stream
         .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
+        .expect("a timeout");
     let request = format!(
         "GET {uri} HTTP/1.1\r\nHost: {address}\r\nUser-Agent: Go-http-client/1.1\r\n\
          Accept-Encoding: gzip\r\n\r\n"
     );
-    stream.write_all(request.as_bytes()).unwrap();
+    stream.write_all(request.as_bytes()).expect("a request");
     let mut answer = BufReader::new(stream);
     let status = line(&mut answer);
     let status = status
@@ -283,11 +283,12 @@ fn program(dir: &Path) -> Result<PathBuf, String> {
     let Ok(found) = go(&["env", "GOVERSION"]).output() else {
         return Err("go is not installed".to_owned());
     };
-    let module = std::fs::read_to_string(root().join("tests/interop/argo/go.mod")).unwrap();
+    let module = std::fs::read_to_string(root().join("tests/interop/argo/go.mod"));
+    let module = module.expect("the program's go.mod");
     let needed = module
         .lines()
         .find_map(|line| line.strip_prefix("go "))
-        .unwrap();
+        .expect("its go version");
     let found = text(&found);
     if version(&found) < version(needed) {
         return Err(format!("{found} is older than {needed}"));
@@ -329,7 +330,7 @@ fn measure(program: &Path, slogate: &str, gates: &[&str]) -> Vec<Json> {
     let lines = String::from_utf8(output.stdout).expect("text");
     let lines: Vec<Json> = lines
         .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
+        .map(|line| serde_json::from_str(line).expect("JSON"))
         .collect();
     assert_eq!(lines.len(), gates.len());
     lines

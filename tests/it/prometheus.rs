@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
@@ -43,7 +43,7 @@ impl Prometheus {
             true => "scrape_native_histograms: true, ",
             false => "",
         };
-        fs::create_dir_all(dir).unwrap();
+        fs::create_dir_all(dir).expect("a folder");
         let mut config = "global: { scrape_interval: 1s, scrape_timeout: 1s }\n".to_owned();
         config.push_str("scrape_configs:\n");
         for (job, address) in targets {
@@ -51,15 +51,15 @@ impl Prometheus {
                 "  - {{ job_name: {job}, {native}static_configs: [{{ targets: ['{address}'] }}] }}\n"
             ));
         }
-        fs::write(dir.join("prometheus.yml"), config).unwrap();
+        fs::write(dir.join("prometheus.yml"), config).expect("a settings file");
         // Between finding a free port and listening on it another process may take it.
         let started = (0..5).find_map(|_| Prometheus::start_once(dir));
         Some(started.unwrap_or_else(|| panic!("prometheus ends at once: {}", log(dir))))
     }
 
     fn start_once(dir: &Path) -> Option<Prometheus> {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = free.local_addr().unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = free.local_addr().expect("an address");
         drop(free);
         let child = Command::new("prometheus")
             .arg(format!(
@@ -74,12 +74,12 @@ impl Prometheus {
             .arg("--enable-feature=native-histograms")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(fs::File::create(dir.join("log")).unwrap())
+            .stderr(fs::File::create(dir.join("log")).expect("a log file"))
             .spawn()
-            .unwrap();
+            .expect("prometheus runs");
         let mut prometheus = Prometheus { child, address };
         let is_ready = until("prometheus is ready", LIMIT, || {
-            if prometheus.child.try_wait().unwrap().is_some() {
+            if prometheus.child.try_wait().expect("a child").is_some() {
                 return Some(false);
             }
             prometheus.ask("/-/ready").map(|_| true)
@@ -100,7 +100,7 @@ impl Prometheus {
         let text = self
             .ask(path)
             .unwrap_or_else(|| panic!("no answer to {path}"));
-        let answer: Json = serde_json::from_str(&text).unwrap();
+        let answer: Json = serde_json::from_str(&text).expect("JSON");
         assert_eq!(answer["status"], "success", "{answer:#}");
         answer["data"].clone()
     }
@@ -163,15 +163,15 @@ fn announce(daemon: &Daemon, service: &str) {
 
 /// Polls a gate about a service's 4.2.0 until its verdict and reason are these.
 fn expect(daemon: &Daemon, gate: &str, service: &str, verdict: &str, reason: &str) -> Json {
+    const PAUSE: Duration = Duration::from_millis(100);
     let mut last = Json::Null;
-    let began = Instant::now();
-    while began.elapsed() < LIMIT {
+    for _ in 0..LIMIT.as_millis() / PAUSE.as_millis() {
         last = daemon.gate(gate, service, "4.2.0");
         let check = &last["checks"][0];
         if last["verdict"] == verdict && check["reason"] == reason {
             return last;
         }
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(PAUSE);
     }
     let recorded = last["id"]
         .as_str()
@@ -195,16 +195,16 @@ fn openmetrics(daemon: &Daemon) -> String {
     let url = daemon.api("/metrics");
     block_on(async {
         let request = reqwest::Client::new().get(url).header("accept", ACCEPT);
-        let response = request.send().await.unwrap();
+        let response = request.send().await.expect("an answer");
         let kind = response.headers()["content-type"]
             .to_str()
-            .unwrap()
+            .expect("text")
             .to_owned();
         assert!(
             kind.starts_with("application/openmetrics-text; version=1.0.0"),
             "{kind}"
         );
-        response.text().await.unwrap()
+        response.text().await.expect("text")
     })
 }
 
@@ -219,13 +219,11 @@ fn promtool_accepts(text: &str) {
         println!("skipped: promtool is not installed");
         return;
     };
-    promtool
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(text.as_bytes())
-        .unwrap();
-    let output = promtool.wait_with_output().unwrap();
+    let mut stdin = promtool.stdin.take().expect("a pipe");
+    stdin.write_all(text.as_bytes()).expect("promtool reads");
+    // It reads to the end.
+    drop(stdin);
+    let output = promtool.wait_with_output().expect("promtool ends");
     assert!(
         output.status.success(),
         "{}",
@@ -550,8 +548,9 @@ impl Traffic {
     }
 }
 
-fn exposition(traffic: &[Traffic], age: Duration) -> Vec<u8> {
-    let total = RATE * u64::try_from(age.as_millis()).unwrap() / 1000;
+/// What the collector shows at a scrape; scrapes are a second apart.
+fn exposition(traffic: &[Traffic], scrape: u64) -> Vec<u8> {
+    let total = RATE * scrape;
     let families = [
         proto::MetricFamily {
             name: "traces_span_metrics_calls_total".to_owned(),
@@ -570,7 +569,8 @@ fn exposition(traffic: &[Traffic], age: Duration) -> Vec<u8> {
     encoded.flatten().collect()
 }
 
-/// A collector that shows span metrics of services whose counters grow by the second.
+/// A collector that shows span metrics of services whose counters grow by a second's requests
+/// at each scrape.
 struct Collector {
     address: SocketAddr,
     stop: Arc<AtomicBool>,
@@ -578,19 +578,17 @@ struct Collector {
 
 impl Collector {
     fn start(traffic: Vec<Traffic>) -> Collector {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = listener.local_addr().expect("an address");
         let stop = Arc::new(AtomicBool::new(false));
         let is_over = Arc::clone(&stop);
-        let began = Instant::now();
         std::thread::spawn(move || {
-            for stream in listener.incoming() {
+            for (scrape, stream) in (0..).zip(listener.incoming()) {
                 if is_over.load(Ordering::Relaxed) {
                     return;
                 }
                 // A scrape that is cut off is Prometheus's to report.
-                let _ =
-                    stream.and_then(|stream| show(stream, &exposition(&traffic, began.elapsed())));
+                let _ = stream.and_then(|stream| show(stream, &exposition(&traffic, scrape)));
             }
         });
         Collector { address, stop }
