@@ -43,7 +43,8 @@ use std::sync::atomic::Ordering;
 use parking_lot::{Mutex, RwLock};
 use slogate_tsdb::{Batch, Store};
 
-pub use identity::ObservedVersion;
+use crate::model::ObservedVersion;
+
 pub use outcome::{IngestError, IngestStats, Outcome, Reason, Signal, SignalStats};
 
 use cells::{CellKind, Cells, FlushTimes};

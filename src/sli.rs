@@ -25,9 +25,10 @@
 //! | M6 | deployments with a failing verdict, over those judged | ratio |
 //! | M7 | P95 of the new version in the 30 min after its start over the previous version's in the 30 min before, minus 1; median and worst | ratio |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::deploy::{Deployments, Filter, OBSERVER};
@@ -38,6 +39,7 @@ use crate::source::MetricSource;
 mod delta;
 mod series;
 
+use delta::Delta;
 pub use series::{SliSample, samples};
 
 /// The most deployments a report reads, newest first.
@@ -45,6 +47,9 @@ const DEPLOYMENTS_MAX: usize = 10_000;
 
 /// The most deployments of one group whose telemetry is compared for M3 and M7.
 const COMPARED_MAX: usize = 50;
+
+/// The most verdicts of one deployment that a report reads.
+const VERDICTS_MAX: usize = 1_000;
 
 /// What a report is about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -141,93 +146,123 @@ struct Fact {
     latency_delta: Option<f64>,
 }
 
-/// Computes M1 to M7 for the window that ends at `now_ms`.
-///
-/// A source that can't answer leaves M3 and M7 null; the others need none.
-///
-/// # Errors
-/// When the record store can't be read.
-pub async fn report(
-    deployments: &Deployments,
-    ledger: &Ledger,
-    source: &dyn MetricSource,
-    query: &SliQuery,
-    now_ms: i64,
-) -> Result<SliReport, SliError> {
-    let since_ms = now_ms - query.window_ms;
-    let filter = Filter {
-        service: query.service.clone(),
-        environment: query.environment.clone(),
-        ..Filter::default()
-    };
-    let mut groups: BTreeMap<(String, String), Vec<Fact>> = BTreeMap::new();
-    for deployment in deployments.list(&filter, DEPLOYMENTS_MAX) {
-        let newest_ms = deployment
-            .finished_ms
-            .unwrap_or(deployment.judged_from_ms());
-        if newest_ms < since_ms || already_ran(&deployment) {
-            continue;
-        }
-        let key = (
-            deployment.target.service.clone(),
-            deployment.target.environment.clone(),
-        );
-        let group = groups.entry(key).or_default();
-        let is_compared = group.len() < COMPARED_MAX;
-        let names = deployments.names(&deployment.id);
-        group.push(fact(deployment, &names, ledger, source, is_compared, now_ms).await?);
-    }
-    let everything: Vec<&Fact> = groups.values().flatten().collect();
-    let overall = set(&everything, since_ms);
-    let groups = groups
-        .iter()
-        .map(|((service, environment), facts)| SliGroup {
-            service: service.clone(),
-            environment: environment.clone(),
-            set: set(&facts.iter().collect::<Vec<_>>(), since_ms),
-        });
-    Ok(SliReport {
-        window: TimeRange {
-            start_ms: since_ms,
-            end_ms: now_ms,
-        },
-        overall,
-        groups: groups.collect(),
-    })
+/// Computes reports. Remembers what no longer changes: a release's first half hour, once over.
+pub struct Slis {
+    deployments: Arc<Deployments>,
+    ledger: Arc<Ledger>,
+    source: Arc<dyn MetricSource>,
+    settled: Mutex<HashMap<DeploymentId, Delta>>,
 }
 
-async fn fact(
-    deployment: Arc<Deployment>,
-    names: &[DeploymentId],
-    ledger: &Ledger,
-    source: &dyn MetricSource,
-    is_compared: bool,
-    now_ms: i64,
-) -> Result<Fact, SliError> {
-    let mut verdicts = Vec::new();
-    for name in names {
-        let found = ledger.verdicts_of(name, 1_000).await;
-        verdicts.extend(found.map_err(|error| SliError {
-            deployment: name.to_string(),
-            reason: error.to_string(),
-        })?);
+impl Slis {
+    /// Reports on these deployments, with their verdicts and telemetry.
+    pub fn new(
+        deployments: Arc<Deployments>,
+        ledger: Arc<Ledger>,
+        source: Arc<dyn MetricSource>,
+    ) -> Slis {
+        Slis {
+            deployments,
+            ledger,
+            source,
+            settled: Mutex::default(),
+        }
     }
-    let fails = verdicts
-        .iter()
-        .filter(|verdict| verdict.verdict == Outcome::Fail);
-    let first_fail_ms = fails.map(|verdict| verdict.since_ms).min();
-    let (error_delta, latency_delta) = if is_compared {
-        delta::post_against_pre(&deployment, source, now_ms).await
-    } else {
-        (None, None)
-    };
-    Ok(Fact {
-        is_judged: !verdicts.is_empty(),
-        first_fail_ms,
-        error_delta,
-        latency_delta,
-        deployment,
-    })
+
+    /// Computes M1 to M7 for the window that ends at `now_ms`.
+    ///
+    /// A source that can't answer leaves M3 and M7 null; the others need none.
+    ///
+    /// # Errors
+    /// When the record store can't be read.
+    pub async fn report(&self, query: &SliQuery, now_ms: i64) -> Result<SliReport, SliError> {
+        let since_ms = now_ms - query.window_ms;
+        let filter = Filter {
+            service: query.service.clone(),
+            environment: query.environment.clone(),
+            ..Filter::default()
+        };
+        let mut groups: BTreeMap<(String, String), Vec<Fact>> = BTreeMap::new();
+        for deployment in self.deployments.list(&filter, DEPLOYMENTS_MAX) {
+            let newest_ms = deployment
+                .finished_ms
+                .unwrap_or(deployment.judged_from_ms());
+            if newest_ms < since_ms || already_ran(&deployment) {
+                continue;
+            }
+            let target = &deployment.target;
+            let key = (target.service.clone(), target.environment.clone());
+            let group = groups.entry(key).or_default();
+            let is_compared = group.len() < COMPARED_MAX;
+            group.push(self.fact(deployment, is_compared, now_ms).await?);
+        }
+        let everything: Vec<&Fact> = groups.values().flatten().collect();
+        let overall = set(&everything, since_ms);
+        let groups = groups
+            .iter()
+            .map(|((service, environment), facts)| SliGroup {
+                service: service.clone(),
+                environment: environment.clone(),
+                set: set(&facts.iter().collect::<Vec<_>>(), since_ms),
+            });
+        Ok(SliReport {
+            window: TimeRange {
+                start_ms: since_ms,
+                end_ms: now_ms,
+            },
+            overall,
+            groups: groups.collect(),
+        })
+    }
+
+    async fn fact(
+        &self,
+        deployment: Arc<Deployment>,
+        is_compared: bool,
+        now_ms: i64,
+    ) -> Result<Fact, SliError> {
+        let mut verdicts = Vec::new();
+        for name in self.deployments.names(&deployment.id) {
+            let found = self.ledger.verdicts_of(&name, VERDICTS_MAX).await;
+            verdicts.extend(found.map_err(|error| SliError {
+                deployment: name.to_string(),
+                reason: error.to_string(),
+            })?);
+        }
+        let fails = verdicts
+            .iter()
+            .filter(|verdict| verdict.verdict == Outcome::Fail);
+        let first_fail_ms = fails.map(|verdict| verdict.since_ms).min();
+        let delta = match is_compared {
+            true => self.delta(&deployment, now_ms).await,
+            false => Delta::default(),
+        };
+        Ok(Fact {
+            is_judged: !verdicts.is_empty(),
+            first_fail_ms,
+            error_delta: delta.errors,
+            latency_delta: delta.latency,
+            deployment,
+        })
+    }
+
+    async fn delta(&self, deployment: &Deployment, now_ms: i64) -> Delta {
+        if let Some(known) = self.settled.lock().get(&deployment.id) {
+            return *known;
+        }
+        let found = delta::post_against_pre(deployment, self.source.as_ref(), now_ms).await;
+        let Ok(found) = found else {
+            return Delta::default();
+        };
+        if delta::is_settled(deployment, now_ms) {
+            let mut settled = self.settled.lock();
+            if settled.len() >= DEPLOYMENTS_MAX {
+                settled.clear();
+            }
+            settled.insert(deployment.id.clone(), found);
+        }
+        found
+    }
 }
 
 /// Whether this is only the version that a service had when slogate first heard of it.

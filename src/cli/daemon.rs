@@ -35,6 +35,7 @@ use crate::server::collect;
 use crate::server::limits::{BodyLimits, Budget};
 use crate::server::listener::{ListenError, ListenOptions, Listener};
 use crate::server::otlp::{self, Otlp};
+use crate::sli::Slis;
 use crate::source::{EmbeddedSource, MetricSource, PrometheusSource, PrometheusSourceError};
 use crate::telemetry::logging::{self, Format, LogError, LogOptions};
 use crate::telemetry::{Heartbeats, Registry, process};
@@ -70,7 +71,7 @@ struct Rooms {
     ingest: Arc<Ingest>,
     ledger: Arc<Ledger>,
     deployments: Arc<Deployments>,
-    source: Arc<dyn MetricSource>,
+    slis: Arc<Slis>,
     watcher: Arc<Watcher>,
     policies: Arc<PolicySet>,
     registry: Registry,
@@ -341,14 +342,15 @@ async fn furnish(
             public_url: public_url.unwrap_or_else(|| format!("http://{}", ports.api)),
         },
     });
+    let slis = Slis::new(deployments.clone(), ledger.clone(), source);
     Ok(Rooms {
         watcher: watcher.await,
+        slis: Arc::new(slis),
         ingest: Arc::new(ingest),
         heartbeats: Heartbeats::new(),
         store,
         ledger,
         deployments,
-        source,
         policies,
         registry,
         clock,
@@ -458,7 +460,7 @@ impl Listeners {
             deployments: rooms.deployments.clone(),
             ledger: rooms.ledger.clone(),
             watcher: rooms.watcher.clone(),
-            source: rooms.source.clone(),
+            slis: rooms.slis.clone(),
             registry: rooms.registry.clone(),
             heartbeats: rooms.heartbeats.clone(),
             clock: rooms.clock.clone(),

@@ -24,6 +24,8 @@ use slogate_series::Labels;
 use slogate_wire::WireError;
 use slogate_wire::otlp::{AnyValue, Resource};
 
+use crate::model::{Digest, ObservedVersion, Target};
+
 use super::cells::Cell;
 use super::metrics::{MetricTable, ResourceLabels};
 use super::outcome::{Reason, Signal};
@@ -72,23 +74,6 @@ pub(super) struct SpanCell {
     pub(super) status: u8,
     pub(super) name: Arc<str>,
     pub(super) cell: Arc<Cell>,
-}
-
-/// A version seen in telemetry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ObservedVersion {
-    /// `service.name`.
-    pub service: Arc<str>,
-    /// `deployment.environment.name`; `None` where the resource has none.
-    pub environment: Option<Arc<str>>,
-    /// `service.version`.
-    pub version: Arc<str>,
-    /// The image digest, where the resource carries one.
-    pub digest: Option<Arc<str>>,
-    /// When this version was first seen since the start, in milliseconds since the Unix epoch.
-    pub first_seen_ms: i64,
-    /// When it was last seen, in milliseconds since the Unix epoch.
-    pub last_seen_ms: i64,
 }
 
 /// A resource that was read.
@@ -282,23 +267,20 @@ impl Directory {
             .filter(|identity| identity.version.is_some())
             .filter(|identity| identity.seen.swap(false, Ordering::AcqRel))
             .filter_map(|identity| {
+                let environment = identity.environment.as_deref().unwrap_or_default();
+                let digest = identity.digest.as_deref();
                 Some(ObservedVersion {
-                    service: identity.service.name.clone(),
-                    environment: identity.environment.clone(),
-                    version: identity.version.clone()?,
-                    digest: identity.digest.clone(),
+                    target: Target::new(&*identity.service.name, environment),
+                    version: identity.version.as_deref()?.to_owned(),
+                    // An image id that is no digest names nothing that a registry knows.
+                    digest: digest.and_then(|text| Digest::parse(text).ok()),
                     first_seen_ms: identity.first_seen_ms.load(Ordering::Relaxed),
                     last_seen_ms: identity.last_seen_ms(),
                 })
             })
             .collect();
         observed.sort_by(|a, b| {
-            (&a.service, &a.environment, &a.version, &a.digest).cmp(&(
-                &b.service,
-                &b.environment,
-                &b.version,
-                &b.digest,
-            ))
+            (&a.target, &a.version, &a.digest).cmp(&(&b.target, &b.version, &b.digest))
         });
         observed
     }

@@ -38,7 +38,7 @@ use crate::model::Clock;
 use crate::policy::PolicySet;
 use crate::server::health;
 use crate::server::limits::{BodyLimits, Budget};
-use crate::source::MetricSource;
+use crate::sli::Slis;
 use crate::telemetry::{Heartbeats, Registry, catalog};
 
 use error::ApiError;
@@ -59,8 +59,8 @@ pub struct App {
     pub ledger: Arc<Ledger>,
     /// Who judges.
     pub watcher: Arc<Watcher>,
-    /// Where series are asked for.
-    pub source: Arc<dyn MetricSource>,
+    /// How well services ship.
+    pub slis: Arc<Slis>,
     /// Our own numbers.
     pub registry: Registry,
     /// Who is alive.

@@ -3,8 +3,8 @@
 use slogate_series::Histogram;
 
 use crate::model::Deployment;
-use crate::source::MetricSource;
 use crate::source::blocks::{self, Blocks};
+use crate::source::{MetricSource, SourceError};
 
 /// How long before and after a deployment's start is compared, in milliseconds.
 const SPAN_MS: i64 = 1_800_000;
@@ -12,14 +12,34 @@ const SPAN_MS: i64 = 1_800_000;
 /// Fewer requests than this on either side say nothing.
 const REQUESTS_MIN: f64 = 20.0;
 
-/// Difference of error ratios, and relative change of P95. Null where either side has too
-/// little, the previous version is not known, or the source can't answer.
+/// How much later than its end a half hour's telemetry may still arrive, in milliseconds.
+const LATE_MS: i64 = 120_000;
+
+/// How a release compares; `None` where either side has too little, or the previous version is
+/// not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Delta {
+    /// Difference of error ratios.
+    pub(super) errors: Option<f64>,
+    /// Relative change of P95.
+    pub(super) latency: Option<f64>,
+}
+
+/// Whether the release's first half hour is over, so that its delta changes no more.
+pub(super) fn is_settled(deployment: &Deployment, now_ms: i64) -> bool {
+    now_ms >= deployment.judged_from_ms() + SPAN_MS + LATE_MS
+}
+
+/// Compares a release's first half hour with the previous version's last.
+///
+/// # Errors
+/// When the source can't answer.
 pub(super) async fn post_against_pre(
     deployment: &Deployment,
     source: &dyn MetricSource,
     now_ms: i64,
-) -> (Option<f64>, Option<f64>) {
-    let nothing = (None, None);
+) -> Result<Delta, SourceError> {
+    let nothing = Ok(Delta::default());
     let previous = deployment
         .previous
         .as_ref()
@@ -33,12 +53,8 @@ pub(super) async fn post_against_pre(
     let start_ms = deployment.judged_from_ms();
     let (from_ms, to_ms) = (start_ms - SPAN_MS, now_ms.min(start_ms + SPAN_MS));
     let (target, kind) = (&deployment.target, "SPAN_KIND_SERVER");
-    let Ok(requests) = blocks::requests(source, target, kind, from_ms, to_ms).await else {
-        return nothing;
-    };
-    let Ok(durations) = blocks::durations(source, target, kind, from_ms, to_ms).await else {
-        return nothing;
-    };
+    let requests = blocks::requests(source, target, kind, from_ms, to_ms).await?;
+    let durations = blocks::durations(source, target, kind, from_ms, to_ms).await?;
     let began = blocks::block_of(start_ms + 1);
     let ratio = |blocks: Option<&Blocks<blocks::Counts>>, range: std::ops::Range<i64>| {
         let counts = blocks?.by_block.range(range).map(|(_, counts)| counts);
@@ -61,10 +77,10 @@ pub(super) async fn post_against_pre(
         .zip(ratio(requests.versions.get(previous), before.clone()));
     let latency = p95(durations.versions.get(version), after)
         .zip(p95(durations.versions.get(previous), before));
-    (
-        errors.map(|(post, pre)| post - pre),
-        latency
+    Ok(Delta {
+        errors: errors.map(|(post, pre)| post - pre),
+        latency: latency
             .filter(|(_, pre)| *pre > 0.0)
             .map(|(post, pre)| post / pre - 1.0),
-    )
+    })
 }

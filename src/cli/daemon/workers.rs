@@ -40,7 +40,10 @@ const MAINTAIN_MS: i64 = 60_000;
 const SLI_MS: i64 = 60_000;
 
 /// The windows whose SLIs become series: their label and length in milliseconds.
-const SLI_WINDOWS: [(&str, i64); 2] = [("24h", 86_400_000), ("30d", 30 * 86_400_000)];
+const SLI_WINDOWS: [(&str, i64); 3] = [("1d", DAY_MS), ("7d", 7 * DAY_MS), ("30d", 30 * DAY_MS)];
+
+/// A day, in milliseconds.
+const DAY_MS: i64 = 86_400_000;
 
 /// A round that takes this much longer than its interval is late, in milliseconds.
 const SLACK_MS: i64 = 30_000;
@@ -222,7 +225,7 @@ async fn observe(round: Round) {
     let mut next = Some(rooms.clock.now_ms());
     while let Some(now_ms) = next {
         if pending.len() < PENDING_MAX {
-            pending.extend(rooms.ingest.take_observed().iter().map(as_model));
+            pending.extend(rooms.ingest.take_observed());
         }
         match rooms.deployments.observe(&pending, now_ms).await {
             Ok(changed) => {
@@ -237,21 +240,6 @@ async fn observe(round: Round) {
         next = round.next().await;
     }
     round.heart.retire();
-}
-
-/// What ingest saw in the model's words.
-fn as_model(seen: &crate::ingest::ObservedVersion) -> ObservedVersion {
-    let environment = seen.environment.as_deref().unwrap_or_default();
-    ObservedVersion {
-        target: crate::model::Target::new(&*seen.service, environment),
-        version: seen.version.to_string(),
-        digest: seen
-            .digest
-            .as_deref()
-            .and_then(|text| crate::model::Digest::parse(text).ok()),
-        first_seen_ms: seen.first_seen_ms,
-        last_seen_ms: seen.last_seen_ms,
-    }
 }
 
 async fn write_slis(round: Round) {
@@ -283,8 +271,7 @@ async fn write_window(
         environment: None,
         window_ms,
     };
-    let (deployments, ledger) = (&rooms.deployments, &rooms.ledger);
-    let report = sli::report(deployments, ledger, rooms.source.as_ref(), &query, now_ms).await?;
+    let report = rooms.slis.report(&query, now_ms).await?;
     let mut batch = Batch::default();
     for sample in sli::samples(&report, label) {
         batch.floats.push(FloatRow {
@@ -324,26 +311,5 @@ mod tests {
         tracker.close();
         tracker.wait().await;
         assert!(died.try_recv().is_err(), "told to stop is no death");
-    }
-
-    #[test]
-    fn what_ingest_saw_keeps_its_meaning() {
-        let digest = format!("sha256:{}", "a".repeat(64));
-        let seen = crate::ingest::ObservedVersion {
-            service: "checkout".into(),
-            environment: None,
-            version: "1".into(),
-            digest: Some(digest.as_str().into()),
-            first_seen_ms: 1,
-            last_seen_ms: 2,
-        };
-        let found = as_model(&seen);
-        assert_eq!(found.target, crate::model::Target::new("checkout", ""));
-        assert_eq!(found.digest.unwrap().as_str(), digest);
-        let odd = crate::ingest::ObservedVersion {
-            digest: Some("latest".into()),
-            ..seen
-        };
-        assert_eq!(as_model(&odd).digest, None);
     }
 }

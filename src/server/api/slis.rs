@@ -10,7 +10,7 @@ use http::Uri;
 use super::error::ApiError;
 use super::params::Params;
 use super::{App, json};
-use crate::sli::{self, SliQuery};
+use crate::sli::SliQuery;
 
 const DEFAULT_WINDOW: Duration = Duration::from_secs(30 * 86_400);
 const WINDOW_MAX: Duration = Duration::from_secs(366 * 86_400);
@@ -33,7 +33,7 @@ pub(super) async fn report(State(app): State<Arc<App>>, uri: Uri) -> Result<Resp
         window_ms: i64::try_from(window.as_millis()).unwrap_or(i64::MAX),
     };
     let now_ms = app.clock.now_ms();
-    let report = sli::report(&app.deployments, &app.ledger, &*app.source, &query, now_ms).await;
+    let report = app.slis.report(&query, now_ms).await;
     let report =
         report.map_err(|error| ApiError::unavailable("the ledger can't be read", &error))?;
     Ok(json(&report))

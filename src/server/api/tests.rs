@@ -18,7 +18,8 @@ use crate::policy;
 use crate::record::Records;
 use crate::server::listener::ListenOptions;
 use crate::server::testing::{Answer, Server, http, http2_client, raw, serve};
-use crate::source::{self, SourceError};
+use crate::sli::Slis;
+use crate::source::{self, MetricSource, SourceError};
 
 const NOW_MS: i64 = 1_795_190_400_000;
 
@@ -100,12 +101,13 @@ async fn house() -> House {
             public_url: "http://slogate.test".to_owned(),
         },
     });
+    let slis = Slis::new(deployments.clone(), ledger.clone(), source.clone());
     let app = Arc::new(App {
         policies,
         deployments,
         ledger,
         watcher: watcher.await,
-        source: source.clone(),
+        slis: Arc::new(slis),
         registry: Registry::new(),
         heartbeats: Heartbeats::new(),
         clock: Arc::new(clock.clone()),
