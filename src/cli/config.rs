@@ -7,7 +7,8 @@ use super::flags::SettingFlags;
 use super::output::{self, Output, OutputArgs};
 use crate::config::Values;
 use crate::config::reference;
-use crate::config::table::SETTINGS;
+use crate::config::table::{SETTINGS, Setting};
+use crate::config::value::{Kind, Value, without_credentials};
 
 /// Print the effective settings and where each value came from
 ///
@@ -59,7 +60,10 @@ fn text(values: &Values) -> String {
     let lines: Vec<(String, String)> = SETTINGS
         .iter()
         .map(|setting| match values.get(setting.key) {
-            Some((value, origin)) => (format!("{}: {value}", setting.key), origin.to_string()),
+            Some((value, origin)) => (
+                format!("{}: {}", setting.key, shown(setting, value)),
+                origin.to_string(),
+            ),
             None => (format!("{}:", setting.key), "not set".to_owned()),
         })
         .collect();
@@ -74,6 +78,14 @@ fn text(values: &Values) -> String {
         .collect()
 }
 
+/// A value as it may be printed: a URL without the password that may be in it.
+fn shown(setting: &Setting, value: &Value) -> String {
+    match setting.kind {
+        Kind::Url => without_credentials(&value.to_string()),
+        _ => value.to_string(),
+    }
+}
+
 /// `{"settings": [{"key", "value", "origin"}], "warnings": […]}`.
 fn json_of(values: &Values) -> serde_json::Value {
     let settings: Vec<serde_json::Value> = SETTINGS
@@ -81,7 +93,10 @@ fn json_of(values: &Values) -> serde_json::Value {
         .map(|setting| match values.get(setting.key) {
             Some((value, origin)) => json!({
                 "key": setting.key,
-                "value": value.to_json(),
+                "value": match setting.kind {
+                    Kind::Url => shown(setting, value).into(),
+                    _ => value.to_json(),
+                },
                 "origin": origin.to_string(),
             }),
             None => json!({ "key": setting.key, "value": null, "origin": "default" }),

@@ -220,6 +220,22 @@ impl fmt::Display for Value {
     }
 }
 
+/// `url` as it may be shown, in verdicts and in the effective configuration: without user and
+/// password, and without a slash at its end.
+pub fn without_credentials(url: &str) -> String {
+    let Ok(mut shown) = reqwest::Url::parse(url) else {
+        // It can't be told where a password would be.
+        return match url.rsplit_once('@') {
+            Some((_, host)) => format!("…@{host}"),
+            None => url.to_owned(),
+        };
+    };
+    // Only a URL without a host refuses, and that has no credentials.
+    let _ = shown.set_username("");
+    let _ = shown.set_password(None);
+    shown.as_str().trim_end_matches('/').to_owned()
+}
+
 /// Units of time, longest first, in milliseconds. A year is 365 days, as in PromQL.
 const TIME_UNITS: [(&str, i64); 7] = [
     ("y", 365 * 86_400_000),
@@ -320,6 +336,19 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// A source's name and its errors stand in verdicts, which are public and kept.
+    #[test]
+    fn a_password_in_the_url_is_shown_nowhere() {
+        let shown = without_credentials("http://reader:hunter2@prometheus:9090/base/");
+        assert_eq!(shown, "http://prometheus:9090/base");
+        assert_eq!(
+            without_credentials("http://prometheus:9090"),
+            "http://prometheus:9090"
+        );
+        let broken = without_credentials("http//reader:hunter2@prometheus:9090");
+        assert_eq!(broken, "…@prometheus:9090");
+    }
 
     #[test]
     fn durations_are_prometheus_durations() {

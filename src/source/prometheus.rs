@@ -14,6 +14,8 @@ use serde_json::Value as Json;
 use slogate_promql::{InstantSample, QueryValue};
 use slogate_series::{Buckets, Histogram, Labels, ResetHint, Sample, Series, Value};
 
+use crate::config::value::without_credentials;
+
 use super::{Answer, MetricSource, SourceError};
 
 /// The largest answer read, in bytes.
@@ -125,21 +127,6 @@ impl MetricSource for PrometheusSource {
     fn name(&self) -> &str {
         &self.url
     }
-}
-
-/// `url` as it may be shown, without a slash at its end.
-fn without_credentials(url: &str) -> String {
-    let Ok(mut shown) = reqwest::Url::parse(url) else {
-        // It can't be told where a password would be.
-        return match url.rsplit_once('@') {
-            Some((_, host)) => format!("…@{host}"),
-            None => url.to_owned(),
-        };
-    };
-    // Only a URL without a host refuses, and that has no credentials.
-    let _ = shown.set_username("");
-    let _ = shown.set_password(None);
-    shown.as_str().trim_end_matches('/').to_owned()
 }
 
 /// An error with its causes, since reqwest's own text leaves out why.
@@ -333,19 +320,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    /// A source's name and its errors stand in verdicts, which are public and kept.
-    #[test]
-    fn a_password_in_the_url_is_shown_nowhere() {
-        let shown = without_credentials("http://reader:hunter2@prometheus:9090/base/");
-        assert_eq!(shown, "http://prometheus:9090/base");
-        assert_eq!(
-            without_credentials("http://prometheus:9090"),
-            "http://prometheus:9090"
-        );
-        let broken = without_credentials("http//reader:hunter2@prometheus:9090");
-        assert_eq!(broken, "…@prometheus:9090");
-    }
 
     #[test]
     fn reads_the_four_shapes() {
