@@ -68,7 +68,7 @@ struct Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  slogate demo                      see a good release pass and a bad one fail, in two minutes
+  slogate demo                      see a good release pass and a bad one fail, in a minute
   slogate serve                     run the daemon on 127.0.0.1
   slogate event started --service checkout --environment production --version 4.2.0
   slogate gate canary --service checkout --version 4.2.0 --wait 30m

@@ -1,4 +1,4 @@
-//! `slogate demo`: a good release passes, a bad one fails, in about two minutes.
+//! `slogate demo`: a good release passes, a bad one fails, in about a minute.
 //!
 //! The daemon is the real one, on free loopback ports and a directory of its own that is gone
 //! afterwards. A simulated shop ([`shop`]) sends it spans through OpenTelemetry's exporter over
@@ -36,7 +36,7 @@ mod shop;
 /// See a good release pass and a bad one fail
 ///
 /// Starts the daemon on free ports with a directory of its own, and a simulated shop that ships
-/// a good release, then a bad one. Takes about two minutes and leaves nothing behind. Ends with
+/// a good release, then a bad one. Takes about a minute and leaves nothing behind. Ends with
 /// 0 where the good release passed and the bad one failed, else with 1.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\

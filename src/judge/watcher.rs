@@ -4,8 +4,7 @@
 //! that gate requests read. Rules:
 //!
 //! - A deployment is judged by every gate that matches its target, on every interval and at
-//!   once when a deployment changes; once more after it ended, so that its last verdict is
-//!   final.
+//!   once when it changes; once more after it ended, so that its last verdict is final.
 //! - A verdict is written to the ledger when the answer, its reason or any check's answer
 //!   changes, not on every look. It is published only after it is written: an answer that
 //!   the ledger does not know is never given.
@@ -80,6 +79,18 @@ pub struct Watcher {
 struct Standing {
     newest: Arc<Verdict>,
     recorded: String,
+    /// The deployment as it was judged; none for a verdict from before a restart.
+    judged: Option<Arc<Deployment>>,
+}
+
+/// Which deployments a round looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scope {
+    /// All that are active or were not judged since they ended.
+    All,
+    /// Of those the ones that changed since they were judged: a flood of events about one
+    /// rollout is no reason to look at all the others again and again.
+    Changed,
 }
 
 impl Watcher {
@@ -92,11 +103,13 @@ impl Watcher {
                 for verdict in verdicts {
                     let key = (verdict.gate.clone(), verdict.deployment.clone());
                     let recorded = verdict.id.clone();
+                    let newest = Arc::new(verdict);
                     table.insert(
                         key,
                         Standing {
-                            newest: Arc::new(verdict),
+                            newest,
                             recorded,
+                            judged: None,
                         },
                     );
                 }
@@ -118,17 +131,18 @@ impl Watcher {
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
+            let scope = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                _ = ticks.tick() => {}
+                _ = ticks.tick() => Scope::All,
                 changed = deployments_changed.changed() => {
                     if changed.is_err() {
                         return;
                     }
+                    Scope::Changed
                 }
-            }
-            let round = self.judge_all();
+            };
+            let round = self.round(scope);
             tokio::select! {
                 () = stop.cancelled() => return,
                 is_complete = round => {
@@ -143,8 +157,12 @@ impl Watcher {
     /// Judges every deployment that is active, or that ended since its last verdict. Says
     /// whether every verdict could be written.
     pub async fn judge_all(&self) -> bool {
+        self.round(Scope::All).await
+    }
+
+    async fn round(&self, scope: Scope) -> bool {
         let _one_round = self.judging.lock().await;
-        let due = self.due();
+        let due = self.due(scope);
         let mut rounds = futures_util::stream::iter(due)
             .map(|(gate, deployment)| self.judge_one(gate, deployment))
             .buffer_unordered(PARALLEL);
@@ -166,7 +184,7 @@ impl Watcher {
         }
     }
 
-    fn due(&self) -> Vec<(Arc<Gate>, Arc<Deployment>)> {
+    fn due(&self, scope: Scope) -> Vec<(Arc<Gate>, Arc<Deployment>)> {
         let mut deployments = self.parts.deployments.active();
         let unfinished: Vec<DeploymentId> = {
             let table = self.table.read();
@@ -180,13 +198,19 @@ impl Watcher {
                 deployments.extend(self.parts.deployments.get(&id));
             }
         }
+        let table = self.table.read();
+        let is_judged = |gate: &Gate, deployment: &Arc<Deployment>| {
+            let standing = table.get(&(gate.name.clone(), deployment.id.clone()));
+            standing.is_some_and(|standing| standing.judged.as_ref() == Some(deployment))
+        };
         let mut due = Vec::new();
         for deployment in deployments {
             for gate in self.parts.policies.matching(&deployment.target) {
-                due.push((gate.clone(), deployment.clone()));
+                if scope == Scope::All || !is_judged(gate, &deployment) {
+                    due.push((gate.clone(), deployment.clone()));
+                }
             }
         }
-        due.dedup_by(|a, b| a.0.name == b.0.name && a.1.id == b.1.id);
         due
     }
 
@@ -232,13 +256,12 @@ impl Watcher {
             .read()
             .get(&key)
             .is_none_or(|old| old.recorded != recorded);
-        self.table.write().insert(
-            key,
-            Standing {
-                newest: Arc::new(verdict),
-                recorded,
-            },
-        );
+        let standing = Standing {
+            newest: Arc::new(verdict),
+            recorded,
+            judged: Some(subject.deployment),
+        };
+        self.table.write().insert(key, standing);
         if is_news {
             self.changed.send_modify(|version| *version += 1);
         }
@@ -407,4 +430,94 @@ fn is_same_answer(before: &Verdict, now: &Verdict) -> bool {
         )
     };
     gist(before) == gist(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::future::BoxFuture;
+    use slogate_promql::QueryValue;
+
+    use super::*;
+    use crate::deploy::{self, DeploymentsOptions};
+    use crate::model::ManualClock;
+    use crate::record::Records;
+    use crate::source::{Answer, SourceError};
+
+    const T0: i64 = 1_795_190_400_000;
+
+    /// Knows nothing, and counts how often it is asked.
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl MetricSource for Counting {
+        fn query<'a>(&'a self, _: &'a str, _: i64) -> BoxFuture<'a, Result<Answer, SourceError>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            let value = QueryValue::Vector(Vec::new());
+            Box::pin(async {
+                Ok(Answer {
+                    value,
+                    warnings: Vec::new(),
+                })
+            })
+        }
+
+        fn name(&self) -> &str {
+            "nothing"
+        }
+    }
+
+    const GATE: &str = "apiVersion: slogate.dev/v1\nkind: Gate\nmetadata: { name: g }\nspec:\n  \
+                        checks:\n    - { name: up, query: vector(1), atLeast: 1 }\n";
+
+    async fn announce(deployments: &Deployments, service: &str, kind: &str, now_ms: i64) {
+        let event = format!(
+            r#"{{"type": "deployment.{kind}", "service": "{service}", "artifact": {{"version": "2"}}}}"#
+        );
+        let none = |_: &str| None;
+        let events = deploy::parse("application/json", &none, event.as_bytes(), now_ms).unwrap();
+        deployments.accept(events, now_ms).await.unwrap();
+    }
+
+    /// The story: one pipeline posts steps by the second while ninety-nine other rollouts are
+    /// under way. Each step must be judged at once, and must not have all the others judged.
+    #[tokio::test]
+    async fn a_change_is_judged_at_once_and_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(Records::open(dir.path()).unwrap());
+        let options = DeploymentsOptions::default();
+        let deployments = Deployments::open(ledger.clone(), options, T0).unwrap();
+        let gates = crate::policy::parse("gate.yaml", GATE).unwrap();
+        let (source, clock) = (Arc::new(Counting::default()), ManualClock::at(T0));
+        let watcher = Watcher::new(WatcherParts {
+            policies: Arc::new(PolicySet {
+                gates: gates.into_iter().map(Arc::new).collect(),
+            }),
+            deployments: deployments.clone(),
+            ledger,
+            source: source.clone(),
+            clock: Arc::new(clock.clone()),
+            options: WatcherOptions {
+                interval_ms: 10_000,
+                public_url: String::new(),
+            },
+        })
+        .await;
+        let asked = |source: &Counting| source.0.swap(0, Ordering::Relaxed);
+
+        for service in ["a", "b", "c"] {
+            announce(&deployments, service, "started", T0).await;
+        }
+        assert!(watcher.round(Scope::Changed).await);
+        assert_eq!(asked(&source), 3, "all are new");
+        clock.advance(1_000);
+        announce(&deployments, "b", "paused", T0 + 1_000).await;
+        assert!(watcher.round(Scope::Changed).await);
+        assert_eq!(asked(&source), 1, "only one changed");
+        assert!(watcher.round(Scope::Changed).await);
+        assert_eq!(asked(&source), 0);
+        assert!(watcher.judge_all().await);
+        assert_eq!(asked(&source), 3, "an interval looks at all");
+    }
 }

@@ -20,7 +20,7 @@ fn the_demo_passes_the_good_release_and_fails_the_bad_one() {
     assert!(story.contains("PASS"), "{story}");
     assert!(story.contains("FAIL"), "{story}");
     assert!(story.contains("curl"), "it says how to look: {story}");
-    // Generous: other tests run beside it. By itself it takes about two minutes.
+    // Generous: other tests run beside it. By itself it takes about a minute.
     assert!(
         began.elapsed() < Duration::from_secs(300),
         "{:?}",
