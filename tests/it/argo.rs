@@ -7,11 +7,12 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use crate::harness::go::{Module, text};
 use crate::harness::{Daemon, Setup, until};
 
 /// Gates whose answers need no traffic. The last is for another service.
@@ -257,63 +258,6 @@ fn what_argo_sends_is_answered_as_the_template_expects() {
     );
 }
 
-/// `go` with its own version of the language only: none is fetched.
-fn go(args: &[&str]) -> Command {
-    let mut go = Command::new("go");
-    go.args(args)
-        .current_dir(root().join("tests/interop/argo"))
-        .env("GOTOOLCHAIN", "local")
-        .env("GOWORK", "off");
-    go
-}
-
-fn text(output: &Output) -> String {
-    let both = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
-    String::from_utf8_lossy(&both).trim().to_owned()
-}
-
-/// `go1.26.8` and `1.26.1` as numbers that compare.
-fn version(text: &str) -> Vec<u32> {
-    let numbers = text.trim().trim_start_matches("go").split('.');
-    numbers.map_while(|number| number.parse().ok()).collect()
-}
-
-/// Builds the program, or says why that can't be.
-fn program(dir: &Path) -> Result<PathBuf, String> {
-    let Ok(found) = go(&["env", "GOVERSION"]).output() else {
-        return Err("go is not installed".to_owned());
-    };
-    let module = std::fs::read_to_string(root().join("tests/interop/argo/go.mod"));
-    let module = module.expect("the program's go.mod");
-    let needed = module
-        .lines()
-        .find_map(|line| line.strip_prefix("go "))
-        .expect("its go version");
-    let found = text(&found);
-    if version(&found) < version(needed) {
-        return Err(format!("{found} is older than {needed}"));
-    }
-    let fetched = go(&["mod", "download"]).output().expect("go runs");
-    if !fetched.status.success() {
-        return Err(format!(
-            "Argo Rollouts can't be fetched: {}",
-            text(&fetched)
-        ));
-    }
-    let tested = go(&["test", "-count=1", "./..."])
-        .output()
-        .expect("go runs");
-    assert!(tested.status.success(), "{}", text(&tested));
-    let program = dir.join("argo");
-    let built = go(&["build", "-o"])
-        .arg(&program)
-        .arg(".")
-        .output()
-        .expect("go runs");
-    assert!(built.status.success(), "{}", text(&built));
-    Ok(program)
-}
-
 /// Runs a measurement for each gate, and gives the lines it printed.
 fn measure(program: &Path, slogate: &str, gates: &[&str]) -> Vec<Json> {
     let cases = gates
@@ -339,7 +283,12 @@ fn measure(program: &Path, slogate: &str, gates: &[&str]) -> Vec<Json> {
 #[test]
 fn argos_own_code_understands_every_answer() {
     let dir = tempfile::tempdir().unwrap();
-    let program = match program(dir.path()) {
+    let built = Module::fetched("argo").and_then(|module| {
+        let program = module.build(".", "")?;
+        module.test();
+        Ok(program)
+    });
+    let program = match built {
         Ok(program) => program,
         Err(reason) => {
             println!("skipped: {reason}");

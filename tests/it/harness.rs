@@ -1,4 +1,12 @@
 //! A daemon as its users run it: the built binary, a data directory, real sockets.
+//!
+//! - `peers`: a real Prometheus 2, Prometheus 3 and VictoriaMetrics to run beside it.
+//! - `remote_write`: series as remote write requests.
+//! - `go`: programs built from the Go modules in `tests/interop`.
+
+pub(crate) mod go;
+pub(crate) mod peers;
+pub(crate) mod remote_write;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -16,6 +16,7 @@ mod docs;
 mod harness;
 mod inputs;
 mod lifecycle;
+mod peers;
 mod prometheus;
 mod traffic;
 mod verdicts;

@@ -2,17 +2,17 @@
 //! verdicts take their series from.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
+use crate::harness::peers::{self, Peer};
 use crate::harness::{Daemon, Setup, block_on, until};
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -22,131 +22,40 @@ const ACCEPT: &str = "application/openmetrics-text;version=1.0.0,\
                       application/openmetrics-text;version=0.0.1;q=0.75,\
                       text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
 
-/// A running Prometheus; killed when dropped.
-struct Prometheus {
-    child: Child,
-    address: SocketAddr,
+/// The installed Prometheus, scraping `targets` (job and address) each second. `None`, with a line
+/// that says so, where there is none.
+fn scraping(dir: &Path, targets: &[(&str, SocketAddr)]) -> Option<Peer> {
+    let program = peers::prometheus()?;
+    // Since 3.9 a setting turns native histograms on, which older ones refuse; before, a flag
+    // does, which newer ones ignore.
+    let native = match program.version >= (3, 9) {
+        true => "scrape_native_histograms: true, ",
+        false => "",
+    };
+    let mut config = "global: { scrape_interval: 1s, scrape_timeout: 1s }\n".to_owned();
+    config.push_str("scrape_configs:\n");
+    for (job, address) in targets {
+        config.push_str(&format!(
+            "  - {{ job_name: {job}, {native}static_configs: [{{ targets: ['{address}'] }}] }}\n"
+        ));
+    }
+    Some(program.start(dir, &config, &[]))
 }
 
-impl Prometheus {
-    /// Scrapes `targets` (job and address) each second and keeps its data in `dir`. `None`,
-    /// with a line that says so, where Prometheus is not installed.
-    fn start(dir: &Path, targets: &[(&str, SocketAddr)]) -> Option<Prometheus> {
-        let Ok(version) = Command::new("prometheus").arg("--version").output() else {
-            println!("skipped: prometheus is not installed");
-            return None;
-        };
-        // Since 3.9 a setting turns native histograms on, which older ones refuse; before, a flag
-        // does, which newer ones ignore.
-        let version = [version.stdout, version.stderr].concat();
-        let native = match is_at_least(&String::from_utf8_lossy(&version), (3, 9)) {
-            true => "scrape_native_histograms: true, ",
-            false => "",
-        };
-        fs::create_dir_all(dir).expect("a folder");
-        let mut config = "global: { scrape_interval: 1s, scrape_timeout: 1s }\n".to_owned();
-        config.push_str("scrape_configs:\n");
-        for (job, address) in targets {
-            config.push_str(&format!(
-                "  - {{ job_name: {job}, {native}static_configs: [{{ targets: ['{address}'] }}] }}\n"
-            ));
-        }
-        fs::write(dir.join("prometheus.yml"), config).expect("a settings file");
-        // Between finding a free port and listening on it another process may take it.
-        let started = (0..5).find_map(|_| Prometheus::start_once(dir));
-        Some(started.unwrap_or_else(|| panic!("prometheus ends at once: {}", log(dir))))
-    }
-
-    fn start_once(dir: &Path) -> Option<Prometheus> {
-        let free = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = free.local_addr().expect("an address");
-        drop(free);
-        let child = Command::new("prometheus")
-            .arg(format!(
-                "--config.file={}",
-                dir.join("prometheus.yml").display()
-            ))
-            .arg(format!(
-                "--storage.tsdb.path={}",
-                dir.join("data").display()
-            ))
-            .arg(format!("--web.listen-address={address}"))
-            .arg("--enable-feature=native-histograms")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(fs::File::create(dir.join("log")).expect("a log file"))
-            .spawn()
-            .expect("prometheus runs");
-        let mut prometheus = Prometheus { child, address };
-        let is_ready = until("prometheus is ready", LIMIT, || {
-            if prometheus.child.try_wait().expect("a child").is_some() {
-                return Some(false);
-            }
-            prometheus.ask("/-/ready").map(|_| true)
-        });
-        is_ready.then_some(prometheus)
-    }
-
-    /// A successful answer's text.
-    fn ask(&self, path: &str) -> Option<String> {
-        let url = format!("http://{}{path}", self.address);
-        block_on(async {
-            let response = reqwest::Client::new().get(url).send().await.ok()?;
-            response.error_for_status().ok()?.text().await.ok()
-        })
-    }
-
-    fn data(&self, path: &str) -> Json {
-        let text = self
-            .ask(path)
-            .unwrap_or_else(|| panic!("no answer to {path}"));
-        let answer: Json = serde_json::from_str(&text).expect("JSON");
-        assert_eq!(answer["status"], "success", "{answer:#}");
-        answer["data"].clone()
-    }
-
-    /// The value of an expression that answers with one sample.
-    fn value(&self, expr: &str) -> Option<f64> {
-        let data = self.data(&format!("/api/v1/query?query={expr}"));
-        data["result"][0]["value"][1].as_str()?.parse().ok()
-    }
-
-    /// The scraped target of a job, once it was scraped.
-    fn target(&self, job: &str) -> Json {
-        until(&format!("{job} is scraped"), LIMIT, || {
-            let targets = self.data("/api/v1/targets")["activeTargets"].take();
-            let found = targets
-                .as_array()?
-                .iter()
-                .find(|one| one["labels"]["job"] == job)?;
-            (found["health"] != "unknown").then(|| found.clone())
-        })
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Reads the version of `prometheus, version 2.42.0+ds (branch: …)`.
-fn is_at_least(text: &str, version: (u32, u32)) -> bool {
-    let found = text.split("version ").nth(1).unwrap_or("");
-    let mut numbers = found.split('.').map_while(|number| number.parse().ok());
-    match (numbers.next(), numbers.next()) {
-        (Some(major), Some(minor)) => (major, minor) >= version,
-        _ => false,
-    }
-}
-
-fn log(dir: &Path) -> String {
-    fs::read_to_string(dir.join("log")).unwrap_or_default()
+/// The scraped target of a job, once it was scraped.
+fn target(prometheus: &Peer, job: &str) -> Json {
+    until(&format!("{job} is scraped"), LIMIT, || {
+        let targets = prometheus.data("/api/v1/targets")["activeTargets"].take();
+        let found = targets
+            .as_array()?
+            .iter()
+            .find(|one| one["labels"]["job"] == job)?;
+        (found["health"] != "unknown").then(|| found.clone())
+    })
 }
 
 /// A daemon that judges from what that Prometheus knows.
-fn judging_from(prometheus: &Prometheus, dir: &Path, policy: &str) -> Daemon {
+fn judging_from(prometheus: &Peer, dir: &Path, policy: &str) -> Daemon {
     Setup::in_dir(dir)
         .policy(policy)
         .set("SOURCE_KIND", "prometheus")
@@ -249,10 +158,10 @@ fn prometheus_scrapes_every_sample_of_our_metrics() {
     let dir = tempfile::tempdir().unwrap();
     let daemon = Setup::in_dir(&dir.path().join("slogate")).start();
     let targets = [("slogate", daemon.ports.api)];
-    let Some(prometheus) = Prometheus::start(&dir.path().join("prometheus"), &targets) else {
+    let Some(prometheus) = scraping(&dir.path().join("prometheus"), &targets) else {
         return;
     };
-    let target = prometheus.target("slogate");
+    let target = target(&prometheus, "slogate");
     assert_eq!(
         (&target["health"], &target["lastError"]),
         (&json!("up"), &json!("")),
@@ -339,10 +248,10 @@ fn thresholds_are_held_against_prometheus_and_its_end_is_not_a_pass() {
     let dir = tempfile::tempdir().unwrap();
     let watched = Setup::in_dir(&dir.path().join("watched")).start();
     let targets = [("slogate", watched.ports.api)];
-    let Some(prometheus) = Prometheus::start(&dir.path().join("prometheus"), &targets) else {
+    let Some(prometheus) = scraping(&dir.path().join("prometheus"), &targets) else {
         return;
     };
-    prometheus.target("slogate");
+    target(&prometheus, "slogate");
     let daemon = judging_from(&prometheus, &dir.path().join("judging"), THRESHOLDS);
     announce(&daemon, "checkout");
     let passed = expect(&daemon, "within", "checkout", "pass", "within_threshold");
@@ -666,10 +575,10 @@ fn versions_are_compared_from_what_prometheus_kept() {
         traffic("slow", "4.2.0", 2, 60.0),
     ]);
     let targets = [("collector", collector.address)];
-    let Some(prometheus) = Prometheus::start(&dir.path().join("prometheus"), &targets) else {
+    let Some(prometheus) = scraping(&dir.path().join("prometheus"), &targets) else {
         return;
     };
-    assert_eq!(prometheus.target("collector")["lastError"], "");
+    assert_eq!(target(&prometheus, "collector")["lastError"], "");
     let daemon = judging_from(&prometheus, &dir.path().join("judging"), COMPARE);
     for service in ["steady", "broken", "slow", "silent"] {
         announce(&daemon, service);
