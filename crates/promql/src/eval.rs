@@ -27,6 +27,7 @@ mod elementwise;
 mod histogram;
 mod histogram_functions;
 mod label_functions;
+mod meter;
 mod over_time;
 mod rate;
 mod ratio;
@@ -40,12 +41,15 @@ use slogate_series::{Labels, Sample, Series, Value};
 use crate::ast::{AtModifier, Expr, ExprKind, Subquery, Unary, ValueType};
 use crate::duration::{DurationContext, DurationError};
 use crate::error::ParseError;
+use crate::interrupt::Interrupt;
 use crate::parser::{ParseOptions, parse_with};
 use crate::queryable::{Queryable, QueryableError};
 
 use annotation::Annotations;
 pub use annotation::{Annotation, AnnotationLevel};
 pub(crate) use column::{Column, Grid, merge_same_labels};
+use meter::Meter;
+pub use meter::QueryStats;
 
 /// How queries are evaluated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +112,8 @@ pub struct QueryResult {
     pub value: QueryValue,
     /// What the asker should know about it, each thing once.
     pub annotations: Vec<Annotation>,
+    /// What it took.
+    pub stats: QueryStats,
 }
 
 /// Why a query gave nothing.
@@ -125,6 +131,12 @@ pub enum EvalError {
     /// The query holds more samples than the engine allows.
     #[error("query processing would load too many samples into memory in query execution")]
     TooManySamples,
+    /// Nobody wanted the result any more.
+    #[error("query was canceled in expression evaluation")]
+    Canceled,
+    /// The query's time was over.
+    #[error("query timed out in expression evaluation")]
+    Timeout,
     /// The range query or subquery has more steps than the engine allows.
     #[error("query has {steps} steps; expected at most {max}: use a larger step")]
     TooManySteps {
@@ -188,17 +200,29 @@ impl Engine {
         queryable: &dyn Queryable,
         at_ms: i64,
     ) -> Result<QueryResult, EvalError> {
+        self.instant_with(query, queryable, at_ms, &Interrupt::new())
+    }
+
+    /// As [`Engine::instant`], ending early when `interrupt` is raised.
+    ///
+    /// # Errors
+    /// See [`EvalError`].
+    pub fn instant_with<Q: Query + ?Sized>(
+        &self,
+        query: &Q,
+        queryable: &dyn Queryable,
+        at_ms: i64,
+        interrupt: &Interrupt,
+    ) -> Result<QueryResult, EvalError> {
         let expr = query.to_expr(self.parse_options)?;
         let grid = Grid::instant(at_ms);
-        let mut evaluator = Evaluator::new(self, queryable, grid, DurationContext::default());
+        let durations = DurationContext::default();
+        let mut evaluator = Evaluator::new(self, queryable, grid, durations, interrupt);
         let value = match expr.value_type() {
             ValueType::Matrix => QueryValue::Matrix(evaluator.top_matrix(&expr, grid)?),
             _ => evaluator.top_instant(&expr, grid)?,
         };
-        Ok(QueryResult {
-            value,
-            annotations: evaluator.annotations.into_vec(),
-        })
+        Ok(evaluator.finish(value))
     }
 
     /// Evaluates `query` at `start_ms`, `start_ms + step_ms`, … up to `end_ms`. The result
@@ -214,6 +238,23 @@ impl Engine {
         end_ms: i64,
         step_ms: i64,
     ) -> Result<QueryResult, EvalError> {
+        let interrupt = Interrupt::new();
+        self.range_with(query, queryable, start_ms, end_ms, step_ms, &interrupt)
+    }
+
+    /// As [`Engine::range`], ending early when `interrupt` is raised.
+    ///
+    /// # Errors
+    /// See [`EvalError`].
+    pub fn range_with<Q: Query + ?Sized>(
+        &self,
+        query: &Q,
+        queryable: &dyn Queryable,
+        start_ms: i64,
+        end_ms: i64,
+        step_ms: i64,
+        interrupt: &Interrupt,
+    ) -> Result<QueryResult, EvalError> {
         let expr = query.to_expr(self.parse_options)?;
         if step_ms <= 0 || end_ms < start_ms {
             return Err(EvalError::InvalidRange);
@@ -227,7 +268,7 @@ impl Engine {
         let grid = self.grid(start_ms, end_ms, step_ms)?;
         let range_ms = end_ms.saturating_sub(start_ms);
         let context = DurationContext { step_ms, range_ms };
-        let mut evaluator = Evaluator::new(self, queryable, grid, context);
+        let mut evaluator = Evaluator::new(self, queryable, grid, context, interrupt);
         evaluator.query_end_ms = end_ms;
         let columns = match evaluator.eval(&expr, grid)? {
             Evaluated::Vector(columns) => column::drop_flagged_names(columns)?,
@@ -235,10 +276,7 @@ impl Engine {
             Evaluated::String(_) => Vec::new(),
         };
         let value = QueryValue::Matrix(to_series(columns, grid));
-        Ok(QueryResult {
-            value,
-            annotations: evaluator.annotations.into_vec(),
-        })
+        Ok(evaluator.finish(value))
     }
 
     fn grid(&self, start_ms: i64, end_ms: i64, step_ms: i64) -> Result<Grid, EvalError> {
@@ -311,7 +349,7 @@ pub(crate) struct Evaluator<'a> {
     query_start_ms: i64,
     query_end_ms: i64,
     durations: DurationContext,
-    held: usize,
+    meter: Meter,
     annotations: Annotations,
 }
 
@@ -321,6 +359,7 @@ impl<'a> Evaluator<'a> {
         queryable: &'a dyn Queryable,
         grid: Grid,
         durations: DurationContext,
+        interrupt: &Interrupt,
     ) -> Self {
         Evaluator {
             engine,
@@ -328,14 +367,25 @@ impl<'a> Evaluator<'a> {
             query_start_ms: grid.start_ms,
             query_end_ms: grid.end_ms(),
             durations,
-            held: 0,
+            meter: Meter::new(engine.samples_max, interrupt.clone()),
             annotations: Annotations::default(),
+        }
+    }
+
+    fn finish(self, value: QueryValue) -> QueryResult {
+        QueryResult {
+            value,
+            stats: self.meter.stats(),
+            annotations: self.annotations.into_vec(),
         }
     }
 
     fn top_matrix(&mut self, expr: &Expr, grid: Grid) -> Result<Vec<Series>, EvalError> {
         let range = self.range_data(expr, grid)?;
         let mut series: Vec<Series> = range.into_top_series(grid)?;
+        let samples = series.iter().flat_map(|series| &series.samples);
+        self.meter
+            .look_at(samples.map(|sample| meter::size(&sample.value)).sum());
         series.sort_by(|a, b| a.labels.cmp(&b.labels));
         Ok(series)
     }
@@ -363,25 +413,21 @@ impl<'a> Evaluator<'a> {
     /// Evaluates any expression but a range vector. Whatever its parts held is given back;
     /// only the result stays counted.
     pub(crate) fn eval(&mut self, expr: &Expr, grid: Grid) -> Result<Evaluated, EvalError> {
-        let before = self.held;
+        self.meter.check()?;
+        let before = self.meter.held();
         let result = if grid.steps > 1 && select::is_worth_computing_once(expr) {
-            self.eval_node(expr, Grid { steps: 1, ..grid })?
-                .repeated(grid.steps)
+            let queryable = self.meter.queryable;
+            let once = self.eval_node(expr, Grid { steps: 1, ..grid })?;
+            let looked_at = self.meter.queryable.saturating_sub(queryable);
+            let again = looked_at.saturating_mul(grid.steps as u64 - 1);
+            self.meter.queryable = self.meter.queryable.saturating_add(again);
+            once.repeated(grid.steps)
         } else {
             self.eval_node(expr, grid)?
         };
-        self.held = before;
-        self.hold(result.samples())?;
+        self.meter.back_to(before);
+        self.meter.hold(result.samples())?;
         Ok(result)
-    }
-
-    /// Counts samples against the limit until the enclosing [`Evaluator::eval`] returns.
-    pub(crate) fn hold(&mut self, samples: usize) -> Result<(), EvalError> {
-        self.held = self.held.saturating_add(samples);
-        if self.held > self.engine.samples_max {
-            return Err(EvalError::TooManySamples);
-        }
-        Ok(())
     }
 
     fn eval_node(&mut self, expr: &Expr, grid: Grid) -> Result<Evaluated, EvalError> {
@@ -508,11 +554,11 @@ impl<'a> Evaluator<'a> {
             Vec::new()
         } else {
             let inner = self.engine.grid(start_ms, end_ms, step_ms)?;
+            let queryable = self.meter.queryable;
+            let columns = self.eval_vector(&subquery.expr, inner)?;
+            self.meter.queryable = queryable;
             return Ok(window::RangeData::from_columns(
-                self.eval_vector(&subquery.expr, inner)?,
-                inner,
-                range_ms,
-                ends,
+                columns, inner, range_ms, ends,
             ));
         };
         Ok(window::RangeData::from_columns(

@@ -23,7 +23,8 @@
 //!
 //! Policy:
 //! - Text is bounded before it is read: 64 KiB, 128 levels of nesting, 400 operators in a
-//!   chain. A query is bounded while it runs: by samples held and by steps.
+//!   chain. A query is bounded while it runs: by samples held and by steps. An
+//!   [`Interrupt`] ends it early.
 //! - Labels are UTF-8; a string whose escapes make other bytes is a parse error.
 //! - Of what Prometheus has behind flags, `info()`, `fill` modifiers, `anchored` and
 //!   `smoothed` ranges and start timestamps in rates are not known here.
@@ -40,6 +41,7 @@ pub mod duration;
 mod error;
 mod eval;
 pub mod function;
+mod interrupt;
 mod lexer;
 mod literal;
 mod parser;
@@ -48,7 +50,9 @@ mod queryable;
 pub use ast::{Expr, Span, ValueType};
 pub use error::{ParseError, position};
 pub use eval::{
-    Annotation, AnnotationLevel, Engine, EvalError, InstantSample, Query, QueryResult, QueryValue,
+    Annotation, AnnotationLevel, Engine, EvalError, InstantSample, Query, QueryResult, QueryStats,
+    QueryValue,
 };
+pub use interrupt::Interrupt;
 pub use parser::{HEIGHT_MAX, NESTING_MAX, ParseOptions, QUERY_BYTES_MAX, parse, parse_with};
 pub use queryable::{Queryable, QueryableError};

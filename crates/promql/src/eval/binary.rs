@@ -182,6 +182,7 @@ impl Evaluator<'_> {
         let (many, one) = if swapped { (rhs, lhs) } else { (lhs, rhs) };
         let mut join = Join::new(binary, matching, &many, &one, grid.steps);
         for step in 0..grid.steps {
+            self.meter.check()?;
             if !join.index_one_side(step)? {
                 continue;
             }

@@ -83,7 +83,7 @@ impl Evaluator<'_> {
         }
         let data = self.range_data(arg, grid)?;
         if name == "absent_over_time" {
-            let present = data.map(grid, |_, _| Some(Value::Float(1.0)));
+            let present = data.map(grid, &mut self.meter, |_, _| Some(Value::Float(1.0)))?;
             return Ok(Some(absent(arg, &present, grid)));
         }
         let span = arg.span;
@@ -92,7 +92,7 @@ impl Evaluator<'_> {
             is_counter: true,
             per_second,
         };
-        let columns = data.map(grid, |window, step| {
+        let columns = data.map(grid, &mut self.meter, |window, step| {
             let param = |at: usize| {
                 let values: Option<&Vec<f64>> = scalars.get(at);
                 values
@@ -135,7 +135,7 @@ impl Evaluator<'_> {
                     }
                 },
             }
-        });
+        })?;
         let keeps_name = matches!(name, "last_over_time" | "first_over_time");
         Ok(Some(if keeps_name {
             merge_same_labels(columns)?

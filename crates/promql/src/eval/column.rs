@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use slogate_series::{Labels, METRIC_NAME, Value};
 
 use crate::eval::EvalError;
+use crate::eval::meter::size;
 
 /// The times at which an expression is evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,14 +84,6 @@ impl Column {
 
     pub(crate) fn samples(&self) -> usize {
         self.values.iter().flatten().map(size).sum()
-    }
-}
-
-/// What a value counts for against the sample limit: 16 bytes are one sample.
-pub(crate) fn size(value: &Value) -> usize {
-    match value {
-        Value::Float(_) => 1,
-        Value::Histogram(h) => 8 + h.positive.len() + h.negative.len() + h.custom_bounds.len() / 2,
     }
 }
 

@@ -4,7 +4,7 @@ use slogate_series::{Series, Value};
 
 use crate::ast::{Call, Expr, ExprKind, VectorSelector};
 use crate::eval::window::{RangeData, RangeSeries, WindowEnds};
-use crate::eval::{Column, EvalError, Evaluated, Evaluator, Grid, column};
+use crate::eval::{Column, EvalError, Evaluated, Evaluator, Grid, meter};
 
 impl Evaluator<'_> {
     /// Each series' newest sample in `(t - lookback, t]`, unless it is a staleness marker.
@@ -35,6 +35,7 @@ impl Evaluator<'_> {
         let lookback_ms = self.engine.lookback_ms;
         let mut columns = Vec::new();
         for series in self.read(selector, ends, grid, lookback_ms)? {
+            self.meter.check()?;
             let mut column = Column::empty(series.labels, false, grid.steps);
             let mut past = 0;
             for step in 0..grid.steps {
@@ -47,6 +48,7 @@ impl Evaluator<'_> {
                     sample.t_ms > end_ms.saturating_sub(lookback_ms) && !sample.value.is_stale()
                 });
                 if let Some(sample) = current {
+                    self.meter.look_at(meter::size(&sample.value));
                     column.set(step, take(&sample.value, sample.t_ms));
                 }
             }
@@ -102,7 +104,8 @@ impl Evaluator<'_> {
             .queryable
             .select(&matchers, open_ms.saturating_add(1), end_ms)?;
         let samples = series.iter().flat_map(|series| &series.samples);
-        self.hold(samples.map(|sample| column::size(&sample.value)).sum())?;
+        self.meter
+            .hold(samples.map(|sample| meter::size(&sample.value)).sum())?;
         Ok(series)
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use slogate_series::{Histogram, Labels, ResetHint, Sample, Series, Value};
 
+use crate::eval::meter::{Meter, histogram_size};
 use crate::eval::{Column, EvalError, Grid, column, merge_same_labels};
 
 /// A float sample.
@@ -115,6 +116,12 @@ impl<'a> Window<'a> {
     pub(crate) fn len(&self) -> usize {
         self.floats.len() + self.histograms.len()
     }
+
+    /// The samples it counts for.
+    pub(crate) fn size(&self) -> usize {
+        let histograms = self.histograms.iter().map(|p| histogram_size(&p.value));
+        self.floats.len() + histograms.sum::<usize>()
+    }
 }
 
 impl RangeData {
@@ -147,8 +154,9 @@ impl RangeData {
     pub(crate) fn map(
         self,
         grid: Grid,
+        meter: &mut Meter,
         mut compute: impl FnMut(&Window<'_>, usize) -> Option<Value>,
-    ) -> Vec<Column> {
+    ) -> Result<Vec<Column>, EvalError> {
         let (range_ms, ends) = (self.range_ms, self.ends);
         let mut columns = Vec::with_capacity(self.series.len());
         for series in self.series {
@@ -166,6 +174,8 @@ impl RangeData {
                     end_ms,
                     step_ms: grid.time_ms(step),
                 };
+                meter.check()?;
+                meter.look_at(window.size());
                 if window.len() > 0
                     && let Some(value) = compute(&window, step)
                 {
@@ -176,7 +186,7 @@ impl RangeData {
                 columns.push(column);
             }
         }
-        columns
+        Ok(columns)
     }
 
     /// The samples as they are, for a query that is a range vector.
