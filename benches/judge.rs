@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use slogate::config::QuerySettings;
 use slogate::judge::{Subject, judge};
 use slogate::model::{Artifact, Deployment, DeploymentId, Origin, Outcome, Phase, Target};
 use slogate::policy;
@@ -24,6 +25,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const T0_MS: i64 = 1_795_190_400_000;
 const STEP_MS: i64 = 5_000;
 const STEPS: i64 = 360;
+
+const QUERIES: QuerySettings = QuerySettings {
+    concurrency: 8,
+    timeout_ms: 120_000,
+    samples_max: 50_000_000,
+    lookback_ms: 300_000,
+};
 
 /// A span series: requests of one operation of one version that ended in one way.
 struct SpanSeries {
@@ -180,7 +188,7 @@ fn judgements(c: &mut Criterion) {
     // As many services as keep the setting up short; each has one deployment.
     for (span_series, services) in [(10, 100), (200, 5)] {
         group.throughput(Throughput::Elements(services as u64));
-        let source = EmbeddedSource::new(filled(services, span_series));
+        let source = EmbeddedSource::new(filled(services, span_series), &QUERIES);
         let subjects: Vec<Subject> = (0..services).map(subject).collect();
         let id = BenchmarkId::new("span_series_per_version", span_series);
         group.bench_function(id, |b| {

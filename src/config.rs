@@ -15,6 +15,7 @@
 //! - [`data_dir`]: the data directory, its lock and its format.
 
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::PathBuf;
 
 pub mod data_dir;
@@ -53,6 +54,8 @@ pub struct Config {
     pub policy_paths: Vec<PathBuf>,
     /// Where verdicts take their series from.
     pub source: SourceSettings,
+    /// Queries of the embedded store.
+    pub query: QuerySettings,
     /// The log.
     pub log: LogSettings,
     /// Our own traces and metrics out; `None` for nowhere.
@@ -108,6 +111,19 @@ pub enum SourceSettings {
         /// Its base URL.
         url: String,
     },
+}
+
+/// Queries of the embedded store, whoever asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QuerySettings {
+    /// Queries evaluated at once.
+    pub concurrency: usize,
+    /// For a query to be answered, in milliseconds; waiting for its turn counts.
+    pub timeout_ms: i64,
+    /// Samples a query may hold at a time.
+    pub samples_max: usize,
+    /// How old a sample may be and still be the current one, in milliseconds.
+    pub lookback_ms: i64,
 }
 
 /// The log.
@@ -170,6 +186,9 @@ impl Config {
             None => PathBuf::from("./slogate-data"),
         };
         values.set_default("data.dir", Value::Path(dir));
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let concurrency = cores.max(2).saturating_mul(2);
+        values.set_default("query.concurrency", Value::Count(concurrency as u64));
         let (config, more) = Config::from_values(&values);
         mistakes.extend(more);
         if mistakes.is_empty() {
@@ -205,6 +224,12 @@ impl Config {
             judge_interval_ms: reader.duration_ms("judge.interval"),
             policy_paths: reader.paths("policy.paths"),
             source: reader.source(),
+            query: QuerySettings {
+                concurrency: reader.count("query.concurrency"),
+                timeout_ms: reader.duration_ms("query.timeout"),
+                samples_max: reader.count("query.samplesMax"),
+                lookback_ms: reader.duration_ms("query.lookback"),
+            },
             log: LogSettings {
                 json: reader.text("log.format").as_deref() == Some("json"),
                 filter: reader.text("log.filter").unwrap_or_default(),
@@ -392,6 +417,8 @@ mod tests {
         assert_eq!(config.source, SourceSettings::Embedded);
         assert_eq!(config.ingest.flush_interval_ms, 5000);
         assert_eq!(config.telemetry, None);
+        assert!(config.query.concurrency >= 4);
+        assert_eq!(config.query.timeout_ms, 120_000);
         assert!(config.policy_paths.is_empty());
     }
 

@@ -327,7 +327,7 @@ async fn furnish(
         deployments,
     } = stored;
     let source: Arc<dyn MetricSource> = match &config.source {
-        SourceSettings::Embedded => Arc::new(EmbeddedSource::new(store.clone())),
+        SourceSettings::Embedded => Arc::new(EmbeddedSource::new(store.clone(), &config.query)),
         SourceSettings::Prometheus { url } => Arc::new(PrometheusSource::new(url, SOURCE_TIMEOUT)?),
     };
     let public_url = config.public_url.clone();

@@ -196,6 +196,40 @@ pub const SETTINGS: &[Setting] = &[
         doc: "That server's base URL, for `source.kind: prometheus`.",
     },
     Setting {
+        key: "query.concurrency",
+        env: "SLOGATE_QUERY_CONCURRENCY",
+        flag: "query-concurrency",
+        kind: Kind::count(1, 10_000),
+        default: None,
+        doc: "Queries the embedded store evaluates at once; further ones wait for their turn. \
+              Without it, twice the number of cores, at least 4.",
+    },
+    Setting {
+        key: "query.timeout",
+        env: "SLOGATE_QUERY_TIMEOUT",
+        flag: "query-timeout",
+        kind: Kind::duration(100, HOUR_MS),
+        default: Some("2m"),
+        doc: "How long a query of the embedded store may take, waiting included.",
+    },
+    Setting {
+        key: "query.samplesMax",
+        env: "SLOGATE_QUERY_SAMPLES_MAX",
+        flag: "query-samples-max",
+        kind: Kind::count(1000, 100_000_000_000),
+        default: Some("50000000"),
+        doc: "Samples one query may hold in memory at a time; a float takes 16 bytes, a native \
+              histogram counts by its size.",
+    },
+    Setting {
+        key: "query.lookback",
+        env: "SLOGATE_QUERY_LOOKBACK",
+        flag: "query-lookback",
+        kind: Kind::duration(SECOND_MS, DAY_MS),
+        default: Some("5m"),
+        doc: "How old a sample may be and still be a series' current value.",
+    },
+    Setting {
         key: "log.format",
         env: "SLOGATE_LOG_FORMAT",
         flag: "log-format",
