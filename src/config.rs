@@ -10,6 +10,7 @@
 //! - [`value`]: what a setting can hold.
 //! - [`file`](mod@file): the YAML file as keys with their places.
 //! - [`resolve`]: from layers to one value per setting, and where it came from.
+//! - [`outbound`]: how HTTP peers are called; [`secret`]: text that is shown nowhere.
 //! - [`mistake`]: what is wrong, said so that it can be mended; [`suggest`]: did-you-mean.
 //! - [`reference`](mod@reference): docs/configuration.md.
 //! - [`data_dir`]: the data directory, its lock and its format.
@@ -21,15 +22,19 @@ use std::path::PathBuf;
 pub mod data_dir;
 pub mod file;
 pub mod mistake;
+pub mod outbound;
 pub mod reference;
 pub mod resolve;
+pub mod secret;
 pub mod suggest;
 pub mod table;
 pub mod value;
 
 pub use data_dir::{DataDir, DataDirError, Ports};
 pub use mistake::{Mistake, Mistakes};
+pub use outbound::{AuthSettings, OutboundSettings, SecretFrom, TlsSettings};
 pub use resolve::{Layers, Origin, Values};
+pub use secret::Secret;
 
 use value::Value;
 
@@ -107,10 +112,7 @@ pub enum SourceSettings {
     /// The embedded store.
     Embedded,
     /// A Prometheus-compatible server.
-    Prometheus {
-        /// Its base URL.
-        url: String,
-    },
+    Prometheus(Box<OutboundSettings>),
 }
 
 /// Queries of the embedded store, whoever asks.
@@ -288,9 +290,9 @@ impl Reader<'_> {
     }
 
     fn source(&mut self) -> SourceSettings {
-        let url = self.text("source.url");
-        match (self.text("source.kind").as_deref(), url) {
-            (Some("prometheus"), Some(url)) => SourceSettings::Prometheus { url },
+        let peer = self.outbound("source");
+        match (self.text("source.kind").as_deref(), peer) {
+            (Some("prometheus"), Some(peer)) => SourceSettings::Prometheus(Box::new(peer)),
             (Some("prometheus"), None) if self.values.is_wrong("source.url") => {
                 SourceSettings::Embedded
             }
@@ -480,7 +482,10 @@ mod tests {
             ("SLOGATE_SOURCE_URL", "http://prom:9090/"),
         ])
         .unwrap();
-        let url = "http://prom:9090".to_owned();
-        assert_eq!(config.source, SourceSettings::Prometheus { url });
+        let SourceSettings::Prometheus(peer) = config.source else {
+            panic!("not remote")
+        };
+        assert_eq!(peer.url, "http://prom:9090");
+        assert_eq!((peer.timeout_ms, peer.auth), (10_000, AuthSettings::None));
     }
 }

@@ -15,6 +15,7 @@
 //!            ingest     OTLP -> series; spans -> request series and edges; logs -> counts
 //!            record     durable records in SQLite
 //! ground     model      the vocabulary as types; time
+//!            outbound   HTTP clients to the outside: credentials, TLS, time limits
 //!            config     settings: file, environment, flags; the data directory
 //!            telemetry  our own logs, metrics, traces, heartbeats
 //! libraries  slogate-promql   lexer, parser, evaluator over anything queryable
@@ -42,6 +43,7 @@ pub mod ingest;
 pub mod judge;
 pub mod ledger;
 pub mod model;
+pub mod outbound;
 pub mod policy;
 pub mod record;
 pub mod server;

@@ -42,9 +42,6 @@ use crate::telemetry::{Heartbeats, Registry, process};
 
 mod workers;
 
-/// How long a remote source may take to answer.
-const SOURCE_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How long workers may take to finish their round at the end.
 const WORKERS_END: Duration = Duration::from_secs(10);
 
@@ -328,7 +325,7 @@ async fn furnish(
     } = stored;
     let source: Arc<dyn MetricSource> = match &config.source {
         SourceSettings::Embedded => Arc::new(EmbeddedSource::new(store.clone(), &config.query)),
-        SourceSettings::Prometheus { url } => Arc::new(PrometheusSource::new(url, SOURCE_TIMEOUT)?),
+        SourceSettings::Prometheus(peer) => Arc::new(PrometheusSource::new(peer)?),
     };
     let public_url = config.public_url.clone();
     let watcher = Watcher::new(WatcherParts {

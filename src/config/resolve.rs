@@ -101,7 +101,11 @@ impl Values {
 
     fn take_file(&mut self, file: &SettingsFile, mistakes: &mut Vec<Mistake>) {
         for leaf in &file.leaves {
-            match read_leaf(leaf) {
+            let read = match entry_of(&leaf.key) {
+                Some((setting, name)) => self.read_entry(setting, name, leaf),
+                None => read_leaf(leaf),
+            };
+            match read {
                 Ok((setting, value)) => {
                     let origin = Origin::File(file.path.clone(), leaf.key_place.line);
                     self.set(setting, value, origin);
@@ -111,10 +115,13 @@ impl Values {
                         true => leaf.key_place,
                         false => leaf.value_place,
                     };
-                    self.wrong
-                        .extend(by_key(&leaf.key).map(|setting| setting.key));
+                    let entry = entry_of(&leaf.key).map(|(setting, _)| setting);
+                    let setting = by_key(&leaf.key).or(entry);
+                    self.wrong.extend(setting.map(|setting| setting.key));
+                    let is_hidden = setting.is_some_and(|setting| setting.kind.is_hidden());
+                    let shown = if is_hidden { "" } else { &file.text };
                     let mistake = Mistake::new(file.path.display(), wrong.message);
-                    let mistake = mistake.at(place, &file.text);
+                    let mistake = mistake.at(place, shown);
                     mistakes.push(match wrong.help {
                         Some(help) => mistake.help(help),
                         None => mistake,
@@ -122,6 +129,30 @@ impl Values {
                 }
             }
         }
+    }
+
+    /// The mapping that the file has so far, and one more entry.
+    fn read_entry(
+        &self,
+        setting: &'static Setting,
+        name: &str,
+        leaf: &Leaf,
+    ) -> Result<(&'static Setting, Value), LeafMistake> {
+        let fail = |message: String| LeafMistake {
+            message,
+            help: None,
+            is_key: false,
+        };
+        let LeafValue::Text(text) = &leaf.value else {
+            return Err(fail(format!("{}: expected one value", leaf.key)));
+        };
+        let mut value = match self.get(setting.key) {
+            Some((value, Origin::File(..))) => value.clone(),
+            _ => Value::no_entries(setting.kind),
+        };
+        let added = value.add_entry(name, text);
+        added.map_err(|message| fail(format!("{}: {message}", setting.key)))?;
+        Ok((setting, value))
     }
 
     fn take(
@@ -160,6 +191,15 @@ impl Values {
     }
 }
 
+/// The setting whose mapping the key is an entry of, and the entry's name.
+fn entry_of(key: &str) -> Option<(&'static Setting, &str)> {
+    let mut mappings = SETTINGS.iter().filter(|setting| setting.kind.is_mapping());
+    mappings.find_map(|setting| {
+        let name = key.strip_prefix(setting.key)?.strip_prefix('.')?;
+        Some((setting, name))
+    })
+}
+
 /// What is wrong with a leaf.
 struct LeafMistake {
     message: String,
@@ -189,6 +229,7 @@ fn read_leaf(leaf: &Leaf) -> Result<(&'static Setting, Value), LeafMistake> {
         (LeafValue::Other, _) => return fail("a mapping or a nested list", false),
         (LeafValue::List(texts), Kind::Paths) => Ok(paths(texts)),
         (LeafValue::List(_), _) => return fail("a list", false),
+        (LeafValue::Text(_), kind) if kind.is_mapping() => return fail("one value", false),
         // In the file a comma belongs to the path: several paths are a list there.
         (LeafValue::Text(text), Kind::Paths) => Ok(paths(std::slice::from_ref(text))),
         (LeafValue::Text(text), kind) => Value::parse(kind, text),
@@ -354,6 +395,24 @@ SLOGATE_STORE_SIZE_MAX: \"2 GB\" is not a size from 16MiB to 4TiB, for example 6
                 "SLOGATE_NOPE_NOPE is set and is no setting",
             ]
         );
+    }
+
+    #[test]
+    fn headers_are_a_mapping_in_the_file_and_separated_by_commas_elsewhere() {
+        let headers = |layers: &Layers| {
+            let (values, mistakes) = Values::resolve(layers);
+            assert!(mistakes.is_empty(), "{}", Mistakes(mistakes));
+            values.get("source.headers").unwrap().0.clone()
+        };
+        let both = headers(&layers("", &[("SLOGATE_SOURCE_HEADERS", "A=1,B=2")], &[]));
+        let in_file = layers("source: { headers: { A: 1, B: '2' } }", &[], &[]);
+        assert_eq!(headers(&in_file), both);
+        assert_eq!(both.to_string(), "A=(hidden),B=(hidden)");
+        let env = [("SLOGATE_SOURCE_HEADERS", "B=2")];
+        let replaced = headers(&layers("source: { headers: { A: 1 } }", &env, &[]));
+        assert_eq!(replaced.to_string(), "B=(hidden)", "layers win per setting");
+        let wrong = layers("source: { headers: { A: [1], 'b c': d } }", &[], &[]);
+        assert_eq!(Values::resolve(&wrong).1.len(), 2);
     }
 
     #[test]

@@ -7,6 +7,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::secret::Secret;
+
 /// What a setting takes, with its limits.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
@@ -30,10 +32,17 @@ pub enum Kind {
         /// The longest, in milliseconds.
         max_ms: i64,
     },
+    /// Headers of HTTP requests, whose values are kept hidden: a mapping in the file, elsewhere
+    /// `name=value` separated by commas.
+    Headers,
+    /// Names and values: a mapping in the file, elsewhere `name=value` separated by commas.
+    Pairs,
     /// A file or directory.
     Path,
     /// Several files or directories.
     Paths,
+    /// Text that is shown nowhere.
+    Secret,
     /// A number of bytes between both ends.
     Size {
         /// The least, in bytes.
@@ -58,10 +67,16 @@ pub enum Value {
     Count(u64),
     /// Of [`Kind::Duration`], in milliseconds.
     Duration(i64),
+    /// Of [`Kind::Headers`].
+    Headers(Vec<(String, Secret)>),
+    /// Of [`Kind::Pairs`].
+    Pairs(Vec<(String, String)>),
     /// Of [`Kind::Path`].
     Path(PathBuf),
     /// Of [`Kind::Paths`].
     Paths(Vec<PathBuf>),
+    /// Of [`Kind::Secret`].
+    Secret(Secret),
     /// Of [`Kind::Size`], in bytes.
     Size(u64),
     /// Of [`Kind::Text`], [`Kind::Choice`] and [`Kind::Url`].
@@ -70,6 +85,9 @@ pub enum Value {
 
 /// The longest text a setting may hold, in bytes.
 const TEXT_MAX: usize = 4096;
+
+/// The most entries of a mapping.
+const ENTRIES_MAX: usize = 64;
 
 impl Kind {
     /// A duration between both ends, in milliseconds.
@@ -95,12 +113,24 @@ impl Kind {
             Kind::Choice(_) => "CHOICE",
             Kind::Count { .. } => "COUNT",
             Kind::Duration { .. } => "DURATION",
+            Kind::Headers | Kind::Pairs => "NAME=VALUE,…",
             Kind::Path => "PATH",
             Kind::Paths => "PATHS",
+            Kind::Secret => "SECRET",
             Kind::Size { .. } => "SIZE",
             Kind::Text => "TEXT",
             Kind::Url => "URL",
         }
+    }
+
+    /// Whether it is a mapping in the file.
+    pub fn is_mapping(self) -> bool {
+        matches!(self, Kind::Headers | Kind::Pairs)
+    }
+
+    /// Whether its values are shown nowhere.
+    pub fn is_hidden(self) -> bool {
+        matches!(self, Kind::Headers | Kind::Secret)
     }
 }
 
@@ -118,8 +148,13 @@ impl fmt::Display for Kind {
                 Value::Duration(*min_ms),
                 Value::Duration(*max_ms)
             ),
+            Kind::Headers | Kind::Pairs => f.write_str(
+                "a mapping of names to values; in the environment and as a flag `name=value` \
+                 separated by commas",
+            ),
             Kind::Path => f.write_str("a path"),
             Kind::Paths => f.write_str("a list of paths"),
+            Kind::Secret => f.write_str("a line of text that is shown nowhere"),
             Kind::Size { min, max } => write!(
                 f,
                 "a size from {} to {}, for example 64MiB",
@@ -141,7 +176,10 @@ impl Value {
         if text.len() > TEXT_MAX {
             return Err(format!("longer than {TEXT_MAX} bytes"));
         }
-        let wrong = || format!("{text:?} is not {kind}");
+        let wrong = || match kind {
+            _ if kind.is_hidden() => format!("its value is not {kind}"),
+            _ => format!("{text:?} is not {kind}"),
+        };
         match kind {
             Kind::Address => text.parse().map(Value::Address).map_err(|_| wrong()),
             Kind::Bool => match text {
@@ -162,6 +200,15 @@ impl Value {
                 }
                 _ => Err(wrong()),
             },
+            Kind::Headers | Kind::Pairs => {
+                let entries = text.split(',').map(str::trim).filter(|one| !one.is_empty());
+                let mut all = Value::no_entries(kind);
+                for entry in entries {
+                    let (name, value) = entry.split_once('=').ok_or_else(wrong)?;
+                    all.add_entry(name.trim(), value.trim())?;
+                }
+                Ok(all)
+            }
             Kind::Path if text.is_empty() => Err(wrong()),
             Kind::Path => Ok(Value::Path(PathBuf::from(text))),
             Kind::Paths => Ok(Value::Paths(
@@ -171,6 +218,8 @@ impl Value {
                     .map(PathBuf::from)
                     .collect(),
             )),
+            Kind::Secret if text.is_empty() || text.contains(['\n', '\r']) => Err(wrong()),
+            Kind::Secret => Ok(Value::Secret(Secret::new(text))),
             Kind::Size { min, max } => match parse_size(text) {
                 Some(n) if (min..=max).contains(&n) => Ok(Value::Size(n)),
                 _ => Err(wrong()),
@@ -184,11 +233,63 @@ impl Value {
         }
     }
 
+    /// A mapping of `kind` without entries.
+    pub fn no_entries(kind: Kind) -> Value {
+        match kind {
+            Kind::Headers => Value::Headers(Vec::new()),
+            _ => Value::Pairs(Vec::new()),
+        }
+    }
+
+    /// Adds an entry to a mapping; to any other value nothing.
+    ///
+    /// # Errors
+    /// Where the name is empty or there already, the mapping is full, or it is one of headers
+    /// and this can't be one.
+    pub fn add_entry(&mut self, name: &str, value: &str) -> Result<(), String> {
+        let names: Vec<&str> = match self {
+            Value::Headers(entries) => entries.iter().map(|(name, _)| name.as_str()).collect(),
+            Value::Pairs(entries) => entries.iter().map(|(name, _)| name.as_str()).collect(),
+            _ => return Ok(()),
+        };
+        if name.is_empty() || names.contains(&name) {
+            return Err(format!("{name:?} is empty or there twice"));
+        }
+        if names.len() >= ENTRIES_MAX || value.len() > TEXT_MAX {
+            return Err(format!(
+                "more than {ENTRIES_MAX} entries, or one longer than {TEXT_MAX} bytes"
+            ));
+        }
+        match self {
+            Value::Headers(entries) => {
+                let is_header = name.parse::<http::HeaderName>().is_ok()
+                    && value.parse::<http::HeaderValue>().is_ok();
+                if !is_header {
+                    return Err(format!(
+                        "{name:?} is no header, or has a value that none can have"
+                    ));
+                }
+                entries.push((name.to_owned(), Secret::new(value)));
+            }
+            Value::Pairs(entries) => entries.push((name.to_owned(), value.to_owned())),
+            _ => {}
+        }
+        Ok(())
+    }
+
     /// The value as JSON: numbers and booleans as such, everything else as the text it prints.
     pub fn to_json(&self) -> serde_json::Value {
         match self {
             Value::Bool(b) => (*b).into(),
             Value::Count(n) => (*n).into(),
+            Value::Headers(entries) => json_object(
+                entries
+                    .iter()
+                    .map(|(name, value)| (name, value.to_string())),
+            ),
+            Value::Pairs(entries) => {
+                json_object(entries.iter().map(|(name, value)| (name, value.clone())))
+            }
             Value::Paths(paths) => paths
                 .iter()
                 .map(|path| path.display().to_string())
@@ -206,6 +307,8 @@ impl fmt::Display for Value {
             Value::Bool(b) => b.fmt(f),
             Value::Count(n) => n.fmt(f),
             Value::Duration(ms) => f.write_str(&format_duration_ms(*ms)),
+            Value::Headers(entries) => write_entries(f, entries),
+            Value::Pairs(entries) => write_entries(f, entries),
             Value::Path(path) => path.display().fmt(f),
             Value::Paths(paths) => {
                 for (n, path) in paths.iter().enumerate() {
@@ -214,10 +317,27 @@ impl fmt::Display for Value {
                 }
                 Ok(())
             }
+            Value::Secret(secret) => secret.fmt(f),
             Value::Size(bytes) => f.write_str(&format_size(*bytes)),
             Value::Text(text) => f.write_str(text),
         }
     }
+}
+
+fn write_entries(
+    f: &mut fmt::Formatter<'_>,
+    entries: &[(String, impl fmt::Display)],
+) -> fmt::Result {
+    for (n, (name, value)) in entries.iter().enumerate() {
+        let comma = if n == 0 { "" } else { "," };
+        write!(f, "{comma}{name}={value}")?;
+    }
+    Ok(())
+}
+
+fn json_object<'a>(entries: impl Iterator<Item = (&'a String, String)>) -> serde_json::Value {
+    let entries = entries.map(|(name, value)| (name.clone(), value.into()));
+    serde_json::Value::Object(entries.collect())
 }
 
 /// `url` as it may be shown, in verdicts and in the effective configuration: without user and

@@ -1,20 +1,20 @@
 //! A remote Prometheus, or anything that speaks its HTTP API.
 //!
-//! The answer's body is read here rather than by the client crate, which drops native
-//! histograms, strings and warnings. Its size is bounded.
+//! Bodies are read here, not by a client crate: the ones there are drop native histograms,
+//! strings and warnings, and read an answer of any size. Its size is bounded here.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
-use prometheus_http_query::Client;
+use reqwest::Method;
 use serde::Deserialize;
 use serde_json::Value as Json;
 use slogate_promql::{InstantSample, QueryValue};
 use slogate_series::{Buckets, Histogram, Labels, ResetHint, Sample, Series, Value};
 
-use crate::config::value::without_credentials;
+use crate::config::OutboundSettings;
+use crate::outbound::{Outbound, OutboundError, reason};
 
 use super::{Answer, MetricSource, SourceError};
 
@@ -23,55 +23,40 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 
 /// Answers from a Prometheus-compatible HTTP API.
 pub struct PrometheusSource {
-    /// Its name in errors and evidence, which everyone may read: without user and password.
-    url: String,
-    client: Client,
+    peer: Outbound,
 }
 
 /// Why a remote source can't be set up.
 #[derive(Debug, thiserror::Error)]
-#[error("source.url {url:?}: {reason}")]
-pub struct PrometheusSourceError {
-    url: String,
-    reason: String,
-}
+#[error("source: {0}")]
+pub struct PrometheusSourceError(#[from] OutboundError);
 
 impl PrometheusSource {
-    /// A source at `url`, for example `http://prometheus:9090`, that waits `timeout` for
-    /// each answer.
+    /// A source at `settings.url`, for example `http://prometheus:9090`.
     ///
     /// # Errors
-    /// When `url` is not a URL or no HTTP client can be built.
-    pub fn new(url: &str, timeout: Duration) -> Result<Self, PrometheusSourceError> {
-        let name = without_credentials(url);
-        let fail = |reason: String| PrometheusSourceError {
-            url: name.clone(),
-            reason,
-        };
-        let http = reqwest::Client::builder()
-            .timeout(timeout)
-            .build()
-            .map_err(|error| fail(error.to_string()))?;
-        let client = Client::from(http, url).map_err(|error| fail(error.to_string()))?;
-        Ok(PrometheusSource { url: name, client })
+    /// When no HTTP client can be made of the settings.
+    pub fn new(settings: &OutboundSettings) -> Result<Self, PrometheusSourceError> {
+        Ok(PrometheusSource {
+            peer: Outbound::new(settings)?,
+        })
     }
 
     fn unavailable(&self, message: String) -> SourceError {
         SourceError::Unavailable {
-            origin: self.url.clone(),
+            origin: self.peer.name().to_owned(),
             message,
         }
     }
 
     async fn ask(&self, expr: &str, at_ms: i64) -> Result<Answer, SourceError> {
         let time = format!("{}.{:03}", at_ms.div_euclid(1000), at_ms.rem_euclid(1000));
-        let response = self
-            .client
-            .query(expr)
-            .query("time", time)
-            .post_raw()
+        let request = self.peer.request(Method::POST, "/api/v1/query").await;
+        let request = request.map_err(|error| self.unavailable(error.to_string()))?;
+        let sent = request.form(&[("query", expr), ("time", &time)]).send();
+        let response = sent
             .await
-            .map_err(|error| self.unavailable(chain(&error)))?;
+            .map_err(|error| self.unavailable(reason(error)))?;
         let status = response.status();
         let body = self.read(response).await?;
         let envelope: Envelope = serde_json::from_slice(&body).map_err(|error| {
@@ -84,7 +69,7 @@ impl PrometheusSource {
             let message = format!("{kind}: {}", envelope.error.unwrap_or_default());
             return Err(match kind.as_str() {
                 "bad_data" | "execution" => SourceError::Refused {
-                    origin: self.url.clone(),
+                    origin: self.peer.name().to_owned(),
                     message,
                 },
                 _ => self.unavailable(message),
@@ -104,7 +89,7 @@ impl PrometheusSource {
         let mut body = Vec::new();
         let mut chunks = response.bytes_stream();
         while let Some(chunk) = chunks.next().await {
-            let chunk = chunk.map_err(|error| self.unavailable(chain(&error)))?;
+            let chunk = chunk.map_err(|error| self.unavailable(reason(error)))?;
             if body.len() + chunk.len() > ANSWER_BYTES_MAX {
                 let message = format!("an answer of more than {ANSWER_BYTES_MAX} bytes");
                 return Err(self.unavailable(message));
@@ -125,22 +110,8 @@ impl MetricSource for PrometheusSource {
     }
 
     fn name(&self) -> &str {
-        &self.url
+        self.peer.name()
     }
-}
-
-/// An error with its causes, since reqwest's own text leaves out why.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[derive(Deserialize)]

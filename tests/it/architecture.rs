@@ -16,6 +16,7 @@ const ROWS: &[&[&str]] = &[
     &["ledger"],
     &["ingest"],
     &["record"],
+    &["outbound"],
     &["config", "telemetry"],
     &["model"],
 ];
