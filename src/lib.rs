@@ -6,7 +6,8 @@
 //! ```text
 //! faces      cli        serve, event, gate, policy, config, verify, demo
 //!            server     listeners; HTTP and gRPC: OTLP, native API, health, our own metrics
-//! engines    judge      policy x deployment x source x now -> verdict; the watcher of active deployments
+//! engines    status     what only slogate knows, as series in the store
+//!            judge      policy x deployment x source x now -> verdict; the watcher of active deployments
 //!            sli        deployment SLIs M1-M7, from the deployments and a source
 //!            policy     the rules language: parse, validate, explain
 //!            deploy     event adapters, deduplication, the deployment state machine, baseline choice
@@ -49,4 +50,5 @@ pub mod record;
 pub mod server;
 pub mod sli;
 pub mod source;
+pub mod status;
 pub mod telemetry;

@@ -33,14 +33,12 @@ use serde::Serialize;
 
 use crate::deploy::{Deployments, Filter, OBSERVER};
 use crate::ledger::Ledger;
-use crate::model::{Deployment, DeploymentId, EventKind, Origin, Outcome, Phase, TimeRange};
+use crate::model::{Deployment, DeploymentId, EventKind, Outcome, Phase, TimeRange};
 use crate::source::MetricSource;
 
 mod delta;
-mod series;
 
 use delta::Delta;
-pub use series::{SliSample, samples};
 
 /// The most deployments a report reads, newest first.
 const DEPLOYMENTS_MAX: usize = 10_000;
@@ -74,6 +72,8 @@ pub struct Sli {
     pub unit: &'static str,
     /// The ratio, or the median; null where there is nothing to compute it from.
     pub value: Option<f64>,
+    /// The mean, of those whose value is a median.
+    pub mean: Option<f64>,
     /// The 90th percentile (M2) or the worst (M3, M5, M7).
     pub tail: Option<f64>,
     /// How many deployments are in the numerator, or have the property.
@@ -187,7 +187,7 @@ impl Slis {
             let newest_ms = deployment
                 .finished_ms
                 .unwrap_or(deployment.judged_from_ms());
-            if newest_ms < since_ms || already_ran(&deployment) {
+            if newest_ms < since_ms || deployment.is_what_already_ran() {
                 continue;
             }
             let target = &deployment.target;
@@ -263,14 +263,6 @@ impl Slis {
         }
         found
     }
-}
-
-/// Whether this is only the version that a service had when slogate first heard of it.
-fn already_ran(deployment: &Deployment) -> bool {
-    deployment.origin == Origin::Observed
-        && deployment.phase == Phase::Succeeded
-        && deployment.started_ms.is_none()
-        && deployment.previous.is_none()
 }
 
 /// Whether the release was taken back, by whatever name.
@@ -423,6 +415,7 @@ fn ratio(
         name,
         unit: "ratio",
         value,
+        mean: None,
         tail: None,
         count,
         of,
@@ -431,7 +424,7 @@ fn ratio(
     }
 }
 
-/// Median and tail of values of which less is better.
+/// Median, mean and tail of values of which less is better.
 fn spread(
     id: &'static str,
     name: &'static str,
@@ -448,6 +441,7 @@ fn spread(
         name,
         unit,
         value,
+        mean: (count > 0).then(|| values.iter().sum::<f64>() / count as f64),
         tail: quantile(&values, tail),
         count,
         of: count,

@@ -6,7 +6,7 @@
 //!   live. `/metrics` prints it, the OTLP exporter reads it, tests assert on it; they can't
 //!   disagree.
 //! - **A metric is declared before it is counted.** [`catalog`] lists every family with its kind,
-//!   unit, labels and meaning; `docs/metrics.md` is that table and a test holds the two together.
+//!   unit, labels and meaning; `docs/metrics.md` has that table and a test holds the two together.
 //! - **Nothing observed grows without bound.** A family keeps at most
 //!   [`metrics::CELLS_PER_FAMILY_MAX`] label combinations; further ones are counted together
 //!   under `other`.

@@ -74,6 +74,8 @@ struct Rooms {
     registry: Registry,
     heartbeats: Heartbeats,
     clock: Arc<dyn Clock>,
+    /// Where the API listens: what tells this daemon's own metrics from another's.
+    instance: Arc<str>,
 }
 
 /// Why the daemon could not start.
@@ -351,6 +353,7 @@ async fn furnish(
         policies,
         registry,
         clock,
+        instance: ports.api.to_string().into(),
     })
 }
 

@@ -353,6 +353,18 @@ impl Watcher {
         }
     }
 
+    /// The newest look of a gate at a deployment.
+    pub fn newest(&self, gate: &str, id: &DeploymentId) -> Option<Arc<Verdict>> {
+        let key = (gate.to_owned(), id.clone());
+        let table = self.table.read();
+        table.get(&key).map(|standing| standing.newest.clone())
+    }
+
+    /// A number that grows whenever a gate's answer about a deployment has changed.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
     /// The newest look of every gate at a deployment.
     pub fn standing(&self, id: &DeploymentId) -> Vec<Arc<Verdict>> {
         let table = self.table.read();

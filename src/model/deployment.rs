@@ -48,7 +48,7 @@ impl Phase {
     }
 
     /// The name used in JSON, for example `rolled_back`.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Phase::Pending => "pending",
             Phase::Progressing => "progressing",
@@ -163,6 +163,15 @@ impl Deployment {
     /// When judging begins: when it started, else when it was first heard of.
     pub fn judged_from_ms(&self) -> i64 {
         self.started_ms.unwrap_or(self.created_ms)
+    }
+
+    /// Whether this is only the version that a target had when slogate first heard of it: it is
+    /// known as what runs, and counts nowhere as a deployment.
+    pub fn is_what_already_ran(&self) -> bool {
+        self.origin == Origin::Observed
+            && self.phase == Phase::Succeeded
+            && self.started_ms.is_none()
+            && self.previous.is_none()
     }
 }
 

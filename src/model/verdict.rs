@@ -22,7 +22,7 @@ pub enum Outcome {
 
 impl Outcome {
     /// `pass`, `fail` or `inconclusive`.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Outcome::Pass => "pass",
             Outcome::Fail => "fail",

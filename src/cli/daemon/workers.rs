@@ -8,6 +8,8 @@
 //!   seconds (writes survive a kill by themselves, a power cut from here on).
 //! - `watcher`: judges; its rounds are its own.
 //! - `slis`: writes the deployment SLIs as series once a minute.
+//! - `status`: writes what only slogate knows as series every 15 seconds, and what is new about
+//!   deployments and verdicts at once.
 //!
 //! A round that fails is logged and does not beat; the next round tries again. So a disk that is
 //! full for a moment is a line in the log, and one that stays full turns health bad.
@@ -16,15 +18,17 @@ use std::any::Any;
 use std::panic::resume_unwind;
 use std::time::Duration;
 
-use slogate_tsdb::{Batch, FloatRow};
+use slogate_tsdb::AppendError;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Rooms;
 use crate::config::Config;
 use crate::model::ObservedVersion;
-use crate::sli::{self, SliQuery};
+use crate::sli::{SliError, SliQuery, SliReport};
+use crate::status::{self, Publisher, PublisherParts, Report, Scope, SliPublisher};
 use crate::telemetry::Heartbeat;
 
 /// Between two looks of the `observed` worker, in milliseconds.
@@ -44,6 +48,9 @@ const SLI_WINDOWS: [(&str, i64); 3] = [("1d", DAY_MS), ("7d", 7 * DAY_MS), ("30d
 
 /// A day, in milliseconds.
 const DAY_MS: i64 = 86_400_000;
+
+/// How long changes gather before they are written, so that a flood of events is a few writes.
+const GATHER: Duration = Duration::from_millis(250);
 
 /// A round that takes this much longer than its interval is late, in milliseconds.
 const SLACK_MS: i64 = 30_000;
@@ -108,6 +115,14 @@ pub(super) fn start(
         interval_ms: SLI_MS,
     };
     watch_over(&tracker, "worker slis", write_slis(round), stop, say_died);
+
+    let round = Round {
+        rooms: rooms.clone(),
+        stop: stop.clone(),
+        heart: heart("status", status::INTERVAL_MS),
+        interval_ms: status::INTERVAL_MS,
+    };
+    watch_over(&tracker, "worker status", publish(round), stop, say_died);
 
     let beat = heart("watcher", config.judge_interval_ms);
     let watching = rooms
@@ -243,47 +258,111 @@ async fn observe(round: Round) {
 }
 
 async fn write_slis(round: Round) {
-    let mut next = Some(round.rooms.clock.now_ms());
+    let rooms = &round.rooms;
+    let mut publisher = SliPublisher::new(rooms.store.clone(), rooms.clock.now_ms());
+    let mut next = Some(rooms.clock.now_ms());
     while let Some(now_ms) = next {
-        let mut is_done = true;
-        for (label, window_ms) in SLI_WINDOWS {
-            if let Err(error) = write_window(&round.rooms, label, window_ms, now_ms).await {
-                tracing::error!(window = label, %error, "deployment SLIs could not be written");
-                is_done = false;
+        match sli_reports(rooms, now_ms).await {
+            Ok(reports) => {
+                let write = move || (publisher.write(&reports, now_ms), publisher);
+                let written;
+                (written, publisher) = blocking(write).await;
+                if is_written("deployment SLIs", &written) {
+                    round.heart.beat(rooms.clock.now_ms());
+                }
             }
-        }
-        if is_done {
-            round.heart.beat(round.rooms.clock.now_ms());
+            Err(error) => tracing::error!(%error, "deployment SLIs could not be computed"),
         }
         next = round.next().await;
     }
     round.heart.retire();
 }
 
-async fn write_window(
+async fn sli_reports(
     rooms: &Rooms,
-    label: &str,
-    window_ms: i64,
     now_ms: i64,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let query = SliQuery {
-        service: None,
-        environment: None,
-        window_ms,
-    };
-    let report = rooms.slis.report(&query, now_ms).await?;
-    let mut batch = Batch::default();
-    for sample in sli::samples(&report, label) {
-        batch.floats.push(FloatRow {
-            series: rooms.store.series(&sample.labels)?,
-            t_ms: now_ms,
-            start_ms: 0,
-            value: sample.value,
-        });
+) -> Result<Vec<(&'static str, SliReport)>, SliError> {
+    let mut reports = Vec::new();
+    for (label, window_ms) in SLI_WINDOWS {
+        let query = SliQuery {
+            window_ms,
+            ..SliQuery::default()
+        };
+        reports.push((label, rooms.slis.report(&query, now_ms).await?));
     }
-    let store = rooms.store.clone();
-    tokio::task::spawn_blocking(move || store.append(&batch, now_ms)).await??;
-    Ok(())
+    Ok(reports)
+}
+
+/// Writes everything on each round, and in between what has changed.
+async fn publish(round: Round) {
+    let rooms = &round.rooms;
+    let now_ms = rooms.clock.now_ms();
+    let parts = PublisherParts {
+        store: rooms.store.clone(),
+        deployments: rooms.deployments.clone(),
+        watcher: rooms.watcher.clone(),
+        policies: rooms.policies.clone(),
+        registry: rooms.registry.clone(),
+        instance: rooms.instance.to_string(),
+    };
+    let mut publisher = blocking(move || Publisher::new(parts, now_ms)).await;
+    let mut deployments = rooms.deployments.changes();
+    let mut verdicts = rooms.watcher.changes();
+    let mut scope = Scope::All;
+    let mut due = Instant::now();
+    loop {
+        let now_ms = rooms.clock.now_ms();
+        if scope == Scope::All {
+            let left_ms = round.interval_ms - now_ms.rem_euclid(round.interval_ms);
+            due = Instant::now() + Duration::from_millis(left_ms.unsigned_abs());
+        }
+        let write = move || (publisher.round(scope, now_ms), publisher);
+        let written;
+        (written, publisher) = blocking(write).await;
+        if is_written("deployments and verdicts", &written) {
+            round.heart.beat(rooms.clock.now_ms());
+        }
+        scope = tokio::select! {
+            biased;
+            () = round.stop.cancelled() => break,
+            () = tokio::time::sleep_until(due) => Scope::All,
+            Ok(()) = deployments.changed() => Scope::Changed,
+            Ok(()) = verdicts.changed() => Scope::Changed,
+        };
+        if scope == Scope::Changed {
+            tokio::time::sleep(GATHER).await;
+            deployments.mark_unchanged();
+            verdicts.mark_unchanged();
+        }
+    }
+    round.heart.retire();
+}
+
+/// Whether samples of `what` were written; says so where they were not, or not all.
+fn is_written(what: &str, written: &Result<Report, AppendError>) -> bool {
+    match written {
+        Ok(report) => {
+            if let Some(why) = &report.refusal {
+                let refused = report.refused;
+                tracing::warn!(refused, why, "some samples of {what} were not taken");
+            }
+            true
+        }
+        Err(error) => {
+            tracing::error!(%error, "{what} could not be written as series");
+            false
+        }
+    }
+}
+
+/// Runs `work` where it may block; its panics go on here.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+        // The runtime is being shut down, and this task with it.
+        Err(_) => std::future::pending().await,
+    }
 }
 
 #[cfg(test)]
