@@ -262,12 +262,13 @@ impl Histogram {
     }
 
     /// Whether this sample starts a new count after `previous`: its hint says so, or any
-    /// bucket or the count went down, or the resolution got finer.
+    /// bucket or the count went down, or the resolution got finer. A gauge's hint says nothing:
+    /// who asks takes it for a counter.
     pub fn is_reset_after(&self, previous: &Histogram) -> bool {
         match self.reset_hint {
             ResetHint::Reset => return true,
-            ResetHint::NotReset | ResetHint::Gauge => return false,
-            ResetHint::Unknown => {}
+            ResetHint::NotReset => return false,
+            ResetHint::Unknown | ResetHint::Gauge => {}
         }
         if self.count < previous.count || self.has_custom_bounds() != previous.has_custom_bounds() {
             return true;
@@ -523,6 +524,8 @@ mod tests {
             "a bucket shrank though the count grew"
         );
         after.reset_hint = ResetHint::Gauge;
+        assert!(after.is_reset_after(&before), "whatever a gauge is");
+        after.reset_hint = ResetHint::NotReset;
         assert!(!after.is_reset_after(&before));
     }
 

@@ -194,12 +194,14 @@ fn literal_alternatives(pattern: &str) -> Option<Vec<Box<str>>> {
 ///
 /// # Errors
 /// A sentence on what is wrong, for syntax that RE2 itself refuses (trailing backslash,
-/// repeat counts above 1000, look-around and back-references).
+/// repeat counts above 1000, repetitions of repetitions, look-around and back-references).
 pub fn translate(pattern: &str) -> Result<String, String> {
     let mut out = String::with_capacity(pattern.len() + 8);
     let mut chars = pattern.chars().peekable();
     let mut in_class = false;
+    let mut repeated = false;
     while let Some(c) = chars.next() {
+        let after_repetition = std::mem::take(&mut repeated);
         match c {
             '\\' => {
                 let Some(escaped) = chars.next() else {
@@ -288,10 +290,24 @@ pub fn translate(pattern: &str) -> Result<String, String> {
                         return Err("invalid repeat count: above 1000".to_owned());
                     }
                     out.push('{');
+                    out.extend(chars.by_ref().take_while(|c| *c != '}'));
+                    out.push('}');
+                    repeated = true;
                 }
                 None => out.push_str(r"\{"),
             },
+            '*' | '+' | '?' if !in_class => {
+                out.push(c);
+                repeated = true;
+            }
             c => out.push(c),
+        }
+        if repeated {
+            // `a**` is `(a*)*` in the crate and an error in RE2.
+            if after_repetition {
+                return Err("invalid nested repetition operator".to_owned());
+            }
+            out.extend(chars.next_if_eq(&'?'));
         }
     }
     if in_class {
@@ -347,6 +363,7 @@ mod tests {
         assert!(matches("x{", "x{"));
         assert!(matches(r"\<a\>", "<a>"));
         assert!(matches(r"[]a]", "]"));
+        assert!(matches(r"a*?b??c{1,2}?[*+?]+\*+(?:x?)*", "aabcc+***"));
     }
 
     #[test]
@@ -356,6 +373,12 @@ mod tests {
         assert!(Matcher::new("l", MatchOp::Regex, "a{1001}").is_err());
         assert!(Matcher::new("l", MatchOp::Regex, r"a\").is_err());
         assert!(Matcher::new("l", MatchOp::Regex, "(?=a)").is_err());
+        for nested in ["a**", "a+*", "a{2}*", "a??+", "a*{2}"] {
+            assert!(
+                Matcher::new("l", MatchOp::Regex, nested).is_err(),
+                "{nested}"
+            );
+        }
         assert!(Matcher::new("l", MatchOp::Regex, "x".repeat(20_000)).is_err());
     }
 

@@ -404,21 +404,20 @@ fn at(values: &[f64], step: usize) -> f64 {
     values.get(step).copied().unwrap_or(f64::NAN)
 }
 
-/// As Go's `math.Max`: NaN if either is.
+/// As Go's `math.Max`: infinity if either is, else NaN if either is.
 fn go_max(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() {
+    if a == f64::INFINITY || b == f64::INFINITY {
+        f64::INFINITY
+    } else if a.is_nan() || b.is_nan() {
         f64::NAN
     } else {
         a.max(b)
     }
 }
 
+/// As Go's `math.Min`: minus infinity if either is, else NaN if either is.
 fn go_min(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() {
-        f64::NAN
-    } else {
-        a.min(b)
-    }
+    -go_max(-a, -b)
 }
 
 fn only_float(columns: &[Column], step: usize) -> f64 {

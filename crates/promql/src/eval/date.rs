@@ -15,12 +15,26 @@ pub(crate) struct Moment {
     pub(crate) minute: i64,
 }
 
+/// The first second of Go's calendar, the 1st of March of the year -292277022400. What lies
+/// before it wraps around to the far end.
+const FIRST_S: i128 = -9_223_372_028_741_760_000;
+
 impl Moment {
-    /// Fractions of a second are cut off.
+    /// Fractions of a second are cut off. What is no date (NaN, infinity, beyond 64 bits) is
+    /// the one that Prometheus makes of it on x86.
     pub(crate) fn from_unix(seconds: f64) -> Self {
-        // Far beyond any calendar; keeps the arithmetic below from overflowing.
-        let seconds = seconds.clamp(-1e15, 1e15) as i64;
+        let is_in_range = (-(2_f64.powi(63))..2_f64.powi(63)).contains(&seconds);
+        let mut seconds = i128::from(if is_in_range {
+            seconds as i64
+        } else {
+            i64::MIN
+        });
+        if seconds < FIRST_S {
+            seconds += 1 << 64;
+        }
         let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+        // Both fit: the days of 64 bits of seconds, and the seconds of a day.
+        let (days, of_day) = (days as i64, of_day as i64);
         let (year, month, day) = civil(days);
         Moment {
             year,
@@ -90,7 +104,16 @@ mod tests {
         );
         assert_eq!(date(-1.0), (1969, 12, 31, 3, 365));
         assert_eq!(Moment::from_unix(1_454_284_800.0).days_in_month(), 29);
-        let _ = date(f64::NAN);
-        let _ = date(f64::INFINITY);
+    }
+
+    /// The story: a batch job's "last success" is -Inf or NaN, and a page shows its year.
+    #[test]
+    fn what_is_no_date_is_prometheus_s_date() {
+        for seconds in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300, -1e300] {
+            assert_eq!(date(seconds), (292_277_026_596, 12, 4, 0, 339));
+            let moment = Moment::from_unix(seconds);
+            assert_eq!((moment.hour, moment.minute), (15, 30));
+        }
+        assert_eq!(Moment::from_unix(-1e16).year, -316_885_416);
     }
 }
