@@ -50,8 +50,7 @@ fn samples(value: impl Fn(i64) -> Value) -> Vec<Sample> {
 }
 
 fuzz_target!(|query: &str| {
-    for experimental in [false, true] {
-        let options = ParseOptions { experimental };
+    for options in [ParseOptions::default(), ParseOptions::everything()] {
         let expr = match parse_with(query, options) {
             Ok(expr) => expr,
             Err(error) => {

@@ -72,7 +72,7 @@ pub enum ExprKind {
     /// A number, or a duration that stands for its seconds.
     Number(NumberLiteral),
     /// A text.
-    String(Arc<str>),
+    String(StringLiteral),
     /// An instant vector selector: `up{job="a"}`.
     Vector(VectorSelector),
     /// A range vector selector: `up[5m]`.
@@ -107,6 +107,27 @@ impl PartialEq for NumberLiteral {
     }
 }
 
+/// A text as its escapes say.
+///
+/// Escapes can make bytes that are no UTF-8. No label can hold them, so all that can be done
+/// with such a text is to ask for it, or to be told that it names nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StringLiteral {
+    /// The text; what is no UTF-8 is replaced by U+FFFD.
+    pub text: Arc<str>,
+    /// All bytes, where they are no UTF-8.
+    pub bytes: Option<Arc<[u8]>>,
+}
+
+impl From<&str> for StringLiteral {
+    fn from(text: &str) -> Self {
+        StringLiteral {
+            text: text.into(),
+            bytes: None,
+        }
+    }
+}
+
 /// A matcher and its place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LabelMatcher {
@@ -128,6 +149,27 @@ pub struct VectorSelector {
     pub offset: Option<DurationExpr>,
     /// The fixed evaluation time.
     pub at: Option<AtModifier>,
+    /// Whether samples beyond the borders are used, and how.
+    pub extension: Option<Extension>,
+}
+
+/// How a selector uses samples beyond the borders of what it selects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Extension {
+    /// `anchored`: the last sample before a range stands for the value at its start.
+    Anchored,
+    /// `smoothed`: values at the borders, or at the evaluation time, are interpolated.
+    Smoothed,
+}
+
+impl Extension {
+    /// The modifier as written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Extension::Anchored => "anchored",
+            Extension::Smoothed => "smoothed",
+        }
+    }
 }
 
 impl VectorSelector {
@@ -286,9 +328,10 @@ pub struct Binary {
 }
 
 /// How many series of one side may match one of the other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Cardinality {
     /// One and one.
+    #[default]
     OneToOne,
     /// `group_left`: many on the left.
     ManyToOne,
@@ -298,8 +341,8 @@ pub enum Cardinality {
     ManyToMany,
 }
 
-/// How series of two vectors find each other.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How series of two vectors find each other; by default one to one and by all labels.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct VectorMatching {
     /// How many on each side.
     pub card: Cardinality,
@@ -309,6 +352,10 @@ pub struct VectorMatching {
     pub labels: Vec<Arc<str>>,
     /// The labels of `group_left` or `group_right`, copied from the one side.
     pub include: Vec<Arc<str>>,
+    /// The value of a series on the left that a series on the right does not find.
+    pub fill_left: Option<NumberLiteral>,
+    /// The value of a series on the right that a series on the left does not find.
+    pub fill_right: Option<NumberLiteral>,
 }
 
 /// A function call.
@@ -472,6 +519,10 @@ impl Expr {
             ExprKind::Unary(unary) => vec![&unary.expr],
             ExprKind::Paren(inner) => vec![inner],
             ExprKind::Binary(binary) => vec![&binary.lhs, &binary.rhs],
+            // A label selector is no expression: it is never evaluated by itself.
+            ExprKind::Call(call) if call.function.takes_label_selector => {
+                call.args.first().into_iter().collect()
+            }
             ExprKind::Call(call) => call.args.iter().collect(),
             ExprKind::Aggregate(aggregate) => aggregate
                 .param

@@ -6,8 +6,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::ast::{
-    Aggregate, AtModifier, Binary, Cardinality, Expr, ExprKind, NumberLiteral, VectorMatching,
-    VectorSelector,
+    Aggregate, AtModifier, Binary, Cardinality, Expr, ExprKind, Extension, NumberLiteral,
+    StringLiteral, VectorMatching, VectorSelector,
 };
 use crate::duration::{DurationExpr, DurationKind};
 use crate::literal::{format_duration, is_plain_label_name, is_plain_metric_name};
@@ -16,14 +16,19 @@ impl fmt::Display for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.kind {
             ExprKind::Number(number) => write!(f, "{number}"),
-            ExprKind::String(text) => write!(f, "{}", Quoted(text)),
+            ExprKind::String(literal) => write!(f, "{literal}"),
             ExprKind::Vector(selector) => {
                 write!(f, "{selector}")?;
-                modifiers(f, selector.offset.as_ref(), selector.at)
+                at_modifier(f, selector.at)?;
+                extension(f, selector.extension)?;
+                offset_modifier(f, selector.offset.as_ref())
             }
             ExprKind::Matrix(matrix) => {
-                write!(f, "{}[{}]", matrix.selector, matrix.range)?;
-                modifiers(f, matrix.selector.offset.as_ref(), matrix.selector.at)
+                let selector = &matrix.selector;
+                write!(f, "{selector}[{}]", matrix.range)?;
+                extension(f, selector.extension)?;
+                at_modifier(f, selector.at)?;
+                offset_modifier(f, selector.offset.as_ref())
             }
             ExprKind::Subquery(subquery) => {
                 write!(f, "{}[{}:", subquery.expr, subquery.range)?;
@@ -31,7 +36,8 @@ impl fmt::Display for Expr {
                     write!(f, "{step}")?;
                 }
                 f.write_str("]")?;
-                modifiers(f, subquery.offset.as_ref(), subquery.at)
+                at_modifier(f, subquery.at)?;
+                offset_modifier(f, subquery.offset.as_ref())
             }
             ExprKind::Unary(unary) => {
                 write!(
@@ -72,6 +78,24 @@ impl fmt::Display for NumberLiteral {
             return write!(f, "{value:e}");
         }
         write!(f, "{value}")
+    }
+}
+
+/// In double quotes, with escapes.
+impl fmt::Display for StringLiteral {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(bytes) = &self.bytes else {
+            return write!(f, "{}", Quoted(&self.text));
+        };
+        f.write_str("\"")?;
+        for chunk in bytes.utf8_chunks() {
+            chunk.valid().chars().try_for_each(|c| escaped(f, c))?;
+            let invalid = chunk.invalid().iter();
+            invalid
+                .into_iter()
+                .try_for_each(|byte| write!(f, "\\x{byte:02x}"))?;
+        }
+        f.write_str("\"")
     }
 }
 
@@ -119,21 +143,27 @@ fn is_plain_name(name: &str) -> bool {
     is_plain_metric_name(name) && !reserved.iter().any(|word| name.eq_ignore_ascii_case(word))
 }
 
-fn modifiers(
-    f: &mut fmt::Formatter<'_>,
-    offset: Option<&DurationExpr>,
-    at: Option<AtModifier>,
-) -> fmt::Result {
+fn at_modifier(f: &mut fmt::Formatter<'_>, at: Option<AtModifier>) -> fmt::Result {
     match at {
         Some(AtModifier::TimeMs(ms)) => {
             let sign = if ms < 0 { "-" } else { "" };
             let ms = ms.unsigned_abs();
-            write!(f, " @ {sign}{}.{:03}", ms / 1000, ms % 1000)?;
+            write!(f, " @ {sign}{}.{:03}", ms / 1000, ms % 1000)
         }
-        Some(AtModifier::Start) => f.write_str(" @ start()")?,
-        Some(AtModifier::End) => f.write_str(" @ end()")?,
-        None => {}
+        Some(AtModifier::Start) => f.write_str(" @ start()"),
+        Some(AtModifier::End) => f.write_str(" @ end()"),
+        None => Ok(()),
     }
+}
+
+fn extension(f: &mut fmt::Formatter<'_>, extension: Option<Extension>) -> fmt::Result {
+    match extension {
+        Some(extension) => write!(f, " {}", extension.as_str()),
+        None => Ok(()),
+    }
+}
+
+fn offset_modifier(f: &mut fmt::Formatter<'_>, offset: Option<&DurationExpr>) -> fmt::Result {
     match offset {
         Some(offset) => write!(f, " offset {offset}"),
         None => Ok(()),
@@ -152,21 +182,31 @@ fn binary_expression(f: &mut fmt::Formatter<'_>, binary: &Binary) -> fmt::Result
 }
 
 fn vector_matching(f: &mut fmt::Formatter<'_>, matching: &VectorMatching) -> fmt::Result {
-    let grouped = matches!(
-        matching.card,
-        Cardinality::ManyToOne | Cardinality::OneToMany
-    );
-    if !matching.on && matching.labels.is_empty() && !grouped {
-        return Ok(());
+    let grouped = match matching.card {
+        Cardinality::ManyToOne => Some("group_left"),
+        Cardinality::OneToMany => Some("group_right"),
+        Cardinality::OneToOne | Cardinality::ManyToMany => None,
+    };
+    if matching.on || !matching.labels.is_empty() || grouped.is_some() {
+        f.write_str(if matching.on { " on " } else { " ignoring " })?;
+        label_list(f, &matching.labels)?;
     }
-    f.write_str(if matching.on { " on " } else { " ignoring " })?;
-    label_list(f, &matching.labels)?;
-    match matching.card {
-        Cardinality::ManyToOne => f.write_str(" group_left ")?,
-        Cardinality::OneToMany => f.write_str(" group_right ")?,
-        Cardinality::OneToOne | Cardinality::ManyToMany => return Ok(()),
+    if let Some(keyword) = grouped {
+        write!(f, " {keyword} ")?;
+        label_list(f, &matching.include)?;
     }
-    label_list(f, &matching.include)
+    match (matching.fill_left, matching.fill_right) {
+        (Some(left), Some(right)) if left == right => write!(f, " fill ({left})"),
+        (left, right) => {
+            if let Some(left) = left {
+                write!(f, " fill_left ({left})")?;
+            }
+            if let Some(right) = right {
+                write!(f, " fill_right ({right})")?;
+            }
+            Ok(())
+        }
+    }
 }
 
 fn aggregation(f: &mut fmt::Formatter<'_>, aggregate: &Aggregate) -> fmt::Result {
@@ -243,17 +283,19 @@ struct Quoted<'a>(&'a str);
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("\"")?;
-        for c in self.0.chars() {
-            match c {
-                '"' => f.write_str("\\\"")?,
-                '\\' => f.write_str("\\\\")?,
-                '\n' => f.write_str("\\n")?,
-                '\r' => f.write_str("\\r")?,
-                '\t' => f.write_str("\\t")?,
-                c if c.is_control() => write!(f, "\\u{:04x}", u32::from(c))?,
-                c => write!(f, "{c}")?,
-            }
-        }
+        self.0.chars().try_for_each(|c| escaped(f, c))?;
         f.write_str("\"")
+    }
+}
+
+fn escaped(f: &mut fmt::Formatter<'_>, c: char) -> fmt::Result {
+    match c {
+        '"' => f.write_str("\\\""),
+        '\\' => f.write_str("\\\\"),
+        '\n' => f.write_str("\\n"),
+        '\r' => f.write_str("\\r"),
+        '\t' => f.write_str("\\t"),
+        c if c.is_control() => write!(f, "\\u{:04x}", u32::from(c)),
+        c => write!(f, "{c}"),
     }
 }

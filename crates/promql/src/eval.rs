@@ -26,6 +26,7 @@ mod date;
 mod elementwise;
 mod histogram;
 mod histogram_functions;
+mod info;
 mod label_functions;
 mod meter;
 mod over_time;
@@ -34,11 +35,12 @@ mod ratio;
 mod regression;
 mod select;
 mod sum;
+mod text;
 mod window;
 
 use slogate_series::{Labels, Sample, Series, Value};
 
-use crate::ast::{AtModifier, Expr, ExprKind, Subquery, Unary, ValueType};
+use crate::ast::{AtModifier, Expr, ExprKind, StringLiteral, Subquery, Unary, ValueType};
 use crate::duration::{DurationContext, DurationError};
 use crate::error::ParseError;
 use crate::interrupt::Interrupt;
@@ -50,6 +52,7 @@ pub use annotation::{Annotation, AnnotationLevel};
 pub(crate) use column::{Column, Grid, merge_same_labels};
 use meter::Meter;
 pub use meter::QueryStats;
+use select::HistogramNeeds;
 
 /// How queries are evaluated.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +68,12 @@ pub struct Engine {
     /// Whether metric names are dropped at the end of the query instead of by each
     /// operation; a feature flag in Prometheus, off by default.
     pub delayed_name_removal: bool,
+    /// Whether `rate`, `irate`, `increase` and `resets` use the start times of samples; a
+    /// feature flag in Prometheus, off by default.
+    pub use_start_timestamps: bool,
+    /// Whether a metric's label `__type__`, and not its name, says if it is a counter; a
+    /// feature flag in Prometheus, off by default.
+    pub type_and_unit_labels: bool,
     /// What the parser accepts.
     pub parse_options: ParseOptions,
 }
@@ -78,6 +87,8 @@ impl Default for Engine {
             samples_max: 50_000_000,
             steps_max: 1_000_000,
             delayed_name_removal: false,
+            use_start_timestamps: false,
+            type_and_unit_labels: false,
             parse_options: ParseOptions::default(),
         }
     }
@@ -328,7 +339,7 @@ fn to_series(columns: Vec<Column>, grid: Grid) -> Vec<Series> {
 pub(crate) enum Evaluated {
     /// One number per step.
     Scalar(Vec<f64>),
-    String(std::sync::Arc<str>),
+    String(StringLiteral),
     Vector(Vec<Column>),
 }
 
@@ -350,6 +361,7 @@ pub(crate) struct Evaluator<'a> {
     query_end_ms: i64,
     durations: DurationContext,
     meter: Meter,
+    needs: HistogramNeeds,
     annotations: Annotations,
 }
 
@@ -368,6 +380,7 @@ impl<'a> Evaluator<'a> {
             query_end_ms: grid.end_ms(),
             durations,
             meter: Meter::new(engine.samples_max, interrupt.clone()),
+            needs: HistogramNeeds::default(),
             annotations: Annotations::default(),
         }
     }
@@ -395,7 +408,7 @@ impl<'a> Evaluator<'a> {
             Evaluated::Scalar(values) => {
                 QueryValue::Scalar(values.first().copied().unwrap_or(f64::NAN))
             }
-            Evaluated::String(text) => QueryValue::String(text.as_ref().to_owned()),
+            Evaluated::String(literal) => QueryValue::String(literal.text.as_ref().to_owned()),
             Evaluated::Vector(columns) => {
                 let columns = column::drop_flagged_names(columns)?;
                 let element = |column: Column| {
@@ -435,10 +448,24 @@ impl<'a> Evaluator<'a> {
             ExprKind::Number(number) => Ok(Evaluated::Scalar(vec![number.value; grid.steps])),
             ExprKind::String(text) => Ok(Evaluated::String(text.clone())),
             ExprKind::Paren(inner) => self.eval(inner, grid),
-            ExprKind::Vector(selector) => self.instant_vector(selector, grid),
+            ExprKind::Vector(selector) => self.instant_vector(selector, expr.span, grid),
             ExprKind::Unary(unary) => self.unary(unary, grid),
+            ExprKind::Binary(binary) if binary.op.is_trim() => {
+                let trimmed = |this: &mut Self| this.binary(expr, binary, grid);
+                self.with_needs(HistogramNeeds::buckets, trimmed)
+            }
             ExprKind::Binary(binary) => self.binary(expr, binary, grid),
-            ExprKind::Call(call) => self.call(expr, call, grid),
+            ExprKind::Call(call) => {
+                let name = call.function.name;
+                let needs = move |outside: HistogramNeeds| match name {
+                    "histogram_count" | "histogram_sum" | "histogram_avg" => outside.totals(),
+                    "histogram_quantile" | "histogram_quantiles" | "histogram_fraction" => {
+                        outside.buckets()
+                    }
+                    _ => outside,
+                };
+                self.with_needs(needs, |this| this.call(expr, call, grid))
+            }
             ExprKind::Aggregate(aggregate) => self.aggregate(expr, aggregate, grid),
             ExprKind::Matrix(_) | ExprKind::Subquery(_) => {
                 Err(EvalError::execution("range vector where a value is needed"))
@@ -466,7 +493,10 @@ impl<'a> Evaluator<'a> {
 
     pub(crate) fn eval_string(&mut self, expr: &Expr, grid: Grid) -> Result<String, EvalError> {
         match self.eval(expr, grid)? {
-            Evaluated::String(text) => Ok(text.as_ref().to_owned()),
+            Evaluated::String(StringLiteral { text, bytes: None }) => Ok(text.as_ref().to_owned()),
+            Evaluated::String(literal) => Err(EvalError::execution(format!(
+                "string {literal} is not UTF-8, as labels are"
+            ))),
             _ => Err(EvalError::execution("expected a string")),
         }
     }
@@ -495,6 +525,19 @@ impl<'a> Evaluator<'a> {
             }
             Evaluated::String(_) => Err(EvalError::execution("a string has no sign")),
         }
+    }
+
+    /// Evaluates `inside` with other needs of histograms.
+    pub(crate) fn with_needs<T>(
+        &mut self,
+        change: impl FnOnce(HistogramNeeds) -> HistogramNeeds,
+        inside: impl FnOnce(&mut Self) -> Result<T, EvalError>,
+    ) -> Result<T, EvalError> {
+        let outside = self.needs;
+        self.needs = change(outside);
+        let result = inside(self);
+        self.needs = outside;
+        result
     }
 
     /// Drops metric names now, or marks them for dropping at the end.
@@ -555,7 +598,9 @@ impl<'a> Evaluator<'a> {
         } else {
             let inner = self.engine.grid(start_ms, end_ms, step_ms)?;
             let queryable = self.meter.queryable;
-            let columns = self.eval_vector(&subquery.expr, inner)?;
+            let columns = self.with_needs(HistogramNeeds::buckets, |this| {
+                this.eval_vector(&subquery.expr, inner)
+            })?;
             self.meter.queryable = queryable;
             return Ok(window::RangeData::from_columns(
                 columns, inner, range_ms, ends,

@@ -19,6 +19,8 @@ pub struct Function {
     pub returns: ValueType,
     /// Whether Prometheus has it behind a feature flag.
     pub is_experimental: bool,
+    /// Whether its second argument is matchers in braces and no expression (`info`).
+    pub takes_label_selector: bool,
 }
 
 /// How many arguments a function takes.
@@ -76,6 +78,7 @@ const fn exact(name: &'static str, args: &'static [ValueType], returns: ValueTyp
         arity: Arity::Exact,
         returns,
         is_experimental: false,
+        takes_label_selector: false,
     }
 }
 
@@ -150,6 +153,10 @@ static FUNCTIONS: &[Function] = &[
     optional_last("hour", &[Vector]),
     exact("idelta", &[Matrix], Vector),
     exact("increase", &[Matrix], Vector),
+    experimental(Function {
+        takes_label_selector: true,
+        ..optional_last("info", &[Vector, Vector])
+    }),
     exact("irate", &[Matrix], Vector),
     repeated_last("label_join", &[Vector, String, String, String]),
     exact(
@@ -187,6 +194,7 @@ static FUNCTIONS: &[Function] = &[
     exact("sort_desc", &[Vector], Vector),
     exact("sqrt", &[Vector], Vector),
     experimental(exact("start", &[], Scalar)),
+    experimental(exact("start_timestamp", &[Vector], Vector)),
     exact("stddev_over_time", &[Matrix], Vector),
     exact("stdvar_over_time", &[Matrix], Vector),
     experimental(exact("step", &[], Scalar)),

@@ -25,13 +25,23 @@
 //! - Text is bounded before it is read: 64 KiB, 128 levels of nesting, 400 operators in a
 //!   chain. A query is bounded while it runs: by samples held and by steps. An
 //!   [`Interrupt`] ends it early.
-//! - Labels are UTF-8; a string whose escapes make other bytes is a parse error.
-//! - Of what Prometheus has behind flags, `info()`, `fill` modifiers, `anchored` and
-//!   `smoothed` ranges and start timestamps in rates are not known here.
+//! - Labels are UTF-8; in a matcher, escapes that make other bytes are a parse error.
 //!
-//! Semantics are those of Prometheus 3 with no feature flags set, unless an [`Engine`] or
-//! [`ParseOptions`] field says otherwise. The crate does no I/O, reads no clock and starts
-//! no thread; it uses `slogate-series` and nothing else of slogate.
+//! Semantics are those of Prometheus 3.14 with no feature flags set. What Prometheus has
+//! behind flags is behind fields here, and each is off where the flag is off by default:
+//!
+//! | Prometheus's feature flag | here |
+//! |---|---|
+//! | `promql-experimental-functions` | [`ParseOptions::experimental_functions`]: `info`, `limitk`, `limit_ratio`, `sort_by_label`, `mad_over_time`, `ts_of_*_over_time`, `histogram_quantiles`, `start_timestamp`, … |
+//! | `promql-duration-expr` (on since 3.14) | [`ParseOptions::duration_expressions`]: `[5m*2]`, `offset step()`, `[max_of(1m, range())]` |
+//! | `promql-extended-range-selectors` | [`ParseOptions::extended_range_selectors`]: `anchored`, `smoothed` |
+//! | `promql-binop-fill-modifiers` | [`ParseOptions::fill_modifiers`]: `fill()`, `fill_left()`, `fill_right()` |
+//! | `promql-delayed-name-removal` | [`Engine::delayed_name_removal`] |
+//! | `use-start-timestamps` | [`Engine::use_start_timestamps`] |
+//! | `type-and-unit-labels` | [`Engine::type_and_unit_labels`] |
+//!
+//! The crate does no I/O, reads no clock and starts no thread; it uses `slogate-series` and
+//! nothing else of slogate.
 
 #![forbid(unsafe_code)]
 

@@ -2,8 +2,8 @@
 //!
 //! Numbers go through Go's `ParseInt` with base 0 and then `ParseFloat`: a leading zero
 //! makes an integer octal, underscores may part the digits of an integer. Strings have
-//! Go's escapes. Label values here are UTF-8, so an escape that makes other bytes is an
-//! error, which Prometheus would accept.
+//! Go's escapes. Labels here are UTF-8, so an escape that makes other bytes is an error in a
+//! matcher, where Prometheus would accept it; a string by itself may have any.
 
 const UNITS: [(&str, f64); 7] = [
     ("y", 365.0 * 86_400.0),
@@ -125,15 +125,25 @@ pub(crate) fn format_duration(seconds: f64) -> Option<String> {
 /// The text of a string literal, quotes included.
 ///
 /// # Errors
-/// What is wrong with an escape.
+/// What is wrong with an escape, and where escapes make no UTF-8.
 pub(crate) fn unquote(literal: &str) -> Result<String, String> {
+    String::from_utf8(unquote_bytes(literal)?).map_err(|_| {
+        "its escapes make bytes that are not UTF-8; expected valid UTF-8 text".to_owned()
+    })
+}
+
+/// As [`unquote`], whatever bytes escapes make.
+///
+/// # Errors
+/// What is wrong with an escape.
+pub(crate) fn unquote_bytes(literal: &str) -> Result<Vec<u8>, String> {
     let mut chars = literal.chars();
     let quote = chars.next().ok_or("expected a string")?;
     let inner = literal
         .get(1..literal.len().saturating_sub(1))
         .ok_or("expected a string")?;
     if quote == '`' {
-        return Ok(inner.to_owned());
+        return Ok(inner.as_bytes().to_vec());
     }
     let mut bytes = Vec::with_capacity(inner.len());
     let mut rest = inner.chars();
@@ -144,9 +154,7 @@ pub(crate) fn unquote(literal: &str) -> Result<String, String> {
             bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
         }
     }
-    String::from_utf8(bytes).map_err(|_| {
-        "its escapes make bytes that are not UTF-8; expected valid UTF-8 text".to_owned()
-    })
+    Ok(bytes)
 }
 
 fn escape(rest: &mut std::str::Chars<'_>, quote: char, bytes: &mut Vec<u8>) -> Result<(), String> {

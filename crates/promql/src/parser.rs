@@ -12,11 +12,12 @@ mod range;
 mod selector;
 mod suggest;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::ast::{
     Aggregate, AggregateOp, Binary, BinaryOp, Call, Cardinality, Expr, ExprKind, NumberLiteral,
-    Span, Unary, VectorMatching,
+    Span, StringLiteral, Unary, VectorMatching,
 };
 use crate::error::ParseError;
 use crate::function::Function;
@@ -32,11 +33,44 @@ pub const NESTING_MAX: usize = 128;
 /// How high the tree may grow, chains of operators included.
 pub const HEIGHT_MAX: usize = 400;
 
-/// What the parser accepts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What the parser accepts beyond the stable language: one switch for each feature flag that
+/// Prometheus has for it. The default is Prometheus's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseOptions {
-    /// Functions and operators that Prometheus has behind a feature flag.
-    pub experimental: bool,
+    /// Functions and aggregations that are marked as experimental in [`crate::function`] and
+    /// [`AggregateOp::is_experimental`]; `promql-experimental-functions`, off by default.
+    pub experimental_functions: bool,
+    /// Arithmetic in durations, `step()`, `range()`, `min_of()`, `max_of()` included;
+    /// `promql-duration-expr`, on by default since Prometheus 3.14.
+    pub duration_expressions: bool,
+    /// `anchored` and `smoothed`; `promql-extended-range-selectors`, off by default.
+    pub extended_range_selectors: bool,
+    /// `fill()`, `fill_left()` and `fill_right()`; `promql-binop-fill-modifiers`, off by
+    /// default.
+    pub fill_modifiers: bool,
+}
+
+impl ParseOptions {
+    /// Accepts all there is.
+    pub const fn everything() -> Self {
+        ParseOptions {
+            experimental_functions: true,
+            duration_expressions: true,
+            extended_range_selectors: true,
+            fill_modifiers: true,
+        }
+    }
+}
+
+impl Default for ParseOptions {
+    fn default() -> Self {
+        ParseOptions {
+            experimental_functions: false,
+            duration_expressions: true,
+            extended_range_selectors: false,
+            fill_modifiers: false,
+        }
+    }
 }
 
 /// Parses a query: what Prometheus 3 accepts with no feature flags set.
@@ -111,6 +145,9 @@ struct BinaryModifier {
     matching_span: Span,
 }
 
+/// The values for the left and for the right side.
+type Fills = (Option<NumberLiteral>, Option<NumberLiteral>);
+
 /// Whether it is `without`, and the labels.
 type Grouping = (bool, Vec<Arc<str>>);
 
@@ -159,8 +196,8 @@ impl<'a> Parser<'a> {
                 Parsed::leaf(ExprKind::Number(number), token.span)
             }
             TokenKind::String => {
-                let text = self.string()?;
-                Parsed::leaf(ExprKind::String(text.into()), token.span)
+                let literal = self.string_literal()?;
+                Parsed::leaf(ExprKind::String(literal), token.span)
             }
             TokenKind::LeftParen => self.parenthesis()?,
             TokenKind::Ident => self.identifier()?,
@@ -221,25 +258,34 @@ impl<'a> Parser<'a> {
         let Some(function) = Function::find(text) else {
             return Err(self.fail(name, suggest::unknown_function(text)));
         };
-        if function.is_experimental && !self.options.experimental {
+        if function.is_experimental && !self.options.experimental_functions {
             let message = format!("function {text:?} is experimental and not enabled");
             return Err(self.fail(name, message));
         }
-        let (args, close, height) = self.arguments()?;
+        let (args, close, height) = self.arguments(function.takes_label_selector)?;
         let span = name.to(close);
         self.check_call(function, &args, span)?;
         self.grow(ExprKind::Call(Call { function, args }), span, height)
     }
 
     /// Arguments in parentheses, with the closing one's place and the tallest one's height.
-    fn arguments(&mut self) -> Result<(Vec<Expr>, Span, usize), ParseError> {
+    /// `label_selector_second`: the second one may be a selector that matches everything.
+    fn arguments(
+        &mut self,
+        label_selector_second: bool,
+    ) -> Result<(Vec<Expr>, Span, usize), ParseError> {
         self.expect(TokenKind::LeftParen, "\"(\"")?;
         let (mut args, mut height) = (Vec::new(), 0);
         if self.peek() == TokenKind::RightParen {
             return Ok((args, self.advance().span, height));
         }
         loop {
-            let arg = self.nested(|parser| parser.expression(0))?;
+            let is_label_selector =
+                label_selector_second && args.len() == 1 && self.peek() == TokenKind::LeftBrace;
+            let arg = match is_label_selector {
+                true => self.unchecked_selector()?,
+                false => self.nested(|parser| parser.expression(0))?,
+            };
             height = height.max(arg.height);
             args.push(arg.expr);
             if self.peek() != TokenKind::Comma {
@@ -256,12 +302,12 @@ impl<'a> Parser<'a> {
 
     fn aggregate(&mut self, op: AggregateOp) -> Result<Parsed, ParseError> {
         let name = self.advance().span;
-        if op.is_experimental() && !self.options.experimental {
+        if op.is_experimental() && !self.options.experimental_functions {
             let message = format!("{}() is experimental and not enabled", op.as_str());
             return Err(self.fail(name, message));
         }
         let before = self.grouping()?;
-        let (mut args, close, height) = self.arguments()?;
+        let (mut args, close, height) = self.arguments(false)?;
         let mut span = name.to(close);
         let mut grouping = before;
         if grouping.is_none() {
@@ -369,40 +415,109 @@ impl<'a> Parser<'a> {
     }
 
     fn binary_modifier(&mut self) -> Result<BinaryModifier, ParseError> {
-        let mut modifier = BinaryModifier {
-            return_bool: self.take_keyword("bool"),
-            ..BinaryModifier::default()
+        let return_bool = self.take_keyword("bool");
+        let start = self.token().span;
+        let on = self.take_keyword("on").is_some();
+        let mut matching = None;
+        if on || self.take_keyword("ignoring").is_some() {
+            matching = Some(self.matching(on)?);
+        }
+        if let Some(fills) = self.fills()? {
+            let matching = matching.get_or_insert_default();
+            (matching.fill_left, matching.fill_right) = fills;
+        }
+        let end = match matching {
+            Some(_) => self.previous_end(),
+            None => start.start,
         };
-        let (on, start) = match (self.take_keyword("on"), self.peek()) {
-            (Some(span), _) => (true, span),
-            (None, _) => match self.take_keyword("ignoring") {
-                Some(span) => (false, span),
-                None => return Ok(modifier),
-            },
+        Ok(BinaryModifier {
+            return_bool,
+            matching,
+            matching_span: Span::new(start.start, end),
+        })
+    }
+
+    /// What follows `on` or `ignoring`.
+    fn matching(&mut self, on: bool) -> Result<VectorMatching, ParseError> {
+        let mut matching = VectorMatching {
+            on,
+            labels: self.label_list()?,
+            ..VectorMatching::default()
         };
-        let labels = self.label_list()?;
-        let mut card = Cardinality::OneToOne;
-        let mut include = Vec::new();
         for (keyword, many) in [
             ("group_left", Cardinality::ManyToOne),
             ("group_right", Cardinality::OneToMany),
         ] {
             if self.take_keyword(keyword).is_some() {
-                card = many;
+                matching.card = many;
                 if self.peek() == TokenKind::LeftParen {
-                    include = self.label_list()?;
+                    matching.include = self.label_list()?;
                 }
                 break;
             }
         }
-        modifier.matching = Some(VectorMatching {
-            card,
-            on,
-            labels,
-            include,
-        });
-        modifier.matching_span = Span::new(start.start, self.previous_end());
-        Ok(modifier)
+        Ok(matching)
+    }
+
+    /// `fill(…)`, or `fill_left(…)` and `fill_right(…)` in either order. A name that no
+    /// parenthesis follows is a metric.
+    fn fills(&mut self) -> Result<Option<Fills>, ParseError> {
+        let start = self.token().span;
+        let mut fills: Option<Fills> = None;
+        loop {
+            let text = self.text();
+            if self.peek() != TokenKind::Ident || self.peek_second() != TokenKind::LeftParen {
+                break;
+            }
+            let (left, right) = fills.unwrap_or_default();
+            let (of_left, of_right) = match text.to_ascii_lowercase().as_str() {
+                "fill" if fills.is_none() => (true, true),
+                "fill_left" if left.is_none() => (true, false),
+                "fill_right" if right.is_none() => (false, true),
+                _ => break,
+            };
+            self.advance();
+            let value = Some(self.fill_value()?);
+            fills = Some((
+                if of_left { value } else { left },
+                if of_right { value } else { right },
+            ));
+            if of_left && of_right {
+                break;
+            }
+        }
+        if fills.is_some() && !self.options.fill_modifiers {
+            let span = Span::new(start.start, self.previous_end());
+            return Err(self.fail(
+                span,
+                "binop fill modifiers are experimental and not enabled",
+            ));
+        }
+        Ok(fills)
+    }
+
+    /// A number in parentheses.
+    fn fill_value(&mut self) -> Result<NumberLiteral, ParseError> {
+        self.expect(TokenKind::LeftParen, "\"(\"")?;
+        let negative = match self.peek() {
+            TokenKind::Sub => true,
+            TokenKind::Add => false,
+            _ => return self.fill_number(false),
+        };
+        self.advance();
+        self.fill_number(negative)
+    }
+
+    fn fill_number(&mut self, negative: bool) -> Result<NumberLiteral, ParseError> {
+        if !matches!(self.peek(), TokenKind::Number | TokenKind::Duration) {
+            return Err(self.unexpected("a number to fill in"));
+        }
+        let mut number = self.number_literal()?;
+        if negative {
+            number.value = -number.value;
+        }
+        self.expect(TokenKind::RightParen, "\")\"")?;
+        Ok(number)
     }
 
     fn binary(
@@ -453,6 +568,20 @@ impl<'a> Parser<'a> {
             .map_err(|why| self.fail(span, format!("error unquoting string: {why}")))?;
         self.advance();
         Ok(text)
+    }
+
+    fn string_literal(&mut self) -> Result<StringLiteral, ParseError> {
+        let span = self.token().span;
+        let bytes = literal::unquote_bytes(self.text())
+            .map_err(|why| self.fail(span, format!("error unquoting string: {why}")))?;
+        self.advance();
+        Ok(match String::from_utf8_lossy(&bytes) {
+            Cow::Borrowed(text) => text.into(),
+            Cow::Owned(text) => StringLiteral {
+                text: text.into(),
+                bytes: Some(bytes.into()),
+            },
+        })
     }
 
     // The token cursor. The list always ends with `End`, which is never passed.

@@ -5,12 +5,13 @@
 //! have no value at that step, with a warning.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use slogate_series::{Labels, METRIC_NAME, Value};
 
-use crate::ast::{Aggregate, AggregateOp, Expr, Span};
+use crate::ast::{Aggregate, AggregateOp, Expr, ExprKind, Span};
+use crate::eval::rate::layouts_message;
 use crate::eval::sum::{Sum, mean};
+use crate::eval::text::shortest;
 use crate::eval::{Column, EvalError, Evaluated, Evaluator, Grid, histogram};
 use crate::eval::{histogram_functions, ratio};
 
@@ -131,11 +132,7 @@ impl Evaluator<'_> {
             Value::Float(_) => None,
         });
         let Some(total) = histogram::total(histograms, is_mean) else {
-            self.annotations.warn(
-                span,
-                "vector contains a mix of histograms with exponential and custom buckets schemas \
-                 for metric name \"\"",
-            );
+            self.annotations.warn(span, layouts_message(""));
             return None;
         };
         if total.hints_collide {
@@ -152,7 +149,7 @@ impl Evaluator<'_> {
     /// Warns of a quantile that is none.
     pub(super) fn note_quantile(&mut self, q: f64, span: Span) {
         if !(0.0..=1.0).contains(&q) {
-            let q = histogram_functions::go_float(q);
+            let q = shortest(q);
             let message = format!("quantile value should be between 0 and 1, got {q}");
             self.annotations.warn(span, message);
         }
@@ -209,10 +206,7 @@ impl Evaluator<'_> {
     fn capped_ratio(&mut self, ratio: f64, span: Span) -> f64 {
         let capped = ratio.clamp(-1.0, 1.0);
         if capped != ratio {
-            let (ratio, capped) = (
-                histogram_functions::go_float(ratio),
-                histogram_functions::go_float(capped),
-            );
+            let (ratio, capped) = (shortest(ratio), shortest(capped));
             let message =
                 format!("ratio value should be between -1 and 1, got {ratio}, capping to {capped}");
             self.annotations.warn(span, message);
@@ -270,15 +264,19 @@ impl Evaluator<'_> {
         aggregate: &Aggregate,
         grid: Grid,
     ) -> Result<Vec<Column>, EvalError> {
-        let label: Arc<str> = match &aggregate.param {
-            Some(param) => self.eval_string(param, grid)?.into(),
-            None => return Err(EvalError::execution("count_values needs a label")),
+        let param = aggregate
+            .param
+            .as_deref()
+            .map(|param| &param.unparenthesised().kind);
+        let Some(ExprKind::String(literal)) = param else {
+            return Err(EvalError::execution("count_values needs a label"));
         };
-        if label.is_empty() {
+        if literal.text.is_empty() || literal.bytes.is_some() {
             return Err(EvalError::execution(format!(
-                "invalid label name {label:?}"
+                "invalid label name {literal}"
             )));
         }
+        let label = &literal.text;
         let columns = self.eval_vector(&aggregate.expr, grid)?;
         let mut counted: Vec<Column> = Vec::new();
         // By result labels: where the label overwrites one of the group's, groups fall together.
@@ -359,7 +357,7 @@ fn check_limits(op: AggregateOp, limits: &[f64]) -> Result<(), EvalError> {
             return Err(EvalError::execution(format!("{what} value is NaN")));
         }
         if limit.abs() >= 9.223_372_036_854_776e18 {
-            let limit = histogram_functions::go_float(*limit);
+            let limit = shortest(*limit);
             return Err(EvalError::execution(format!(
                 "Scalar value {limit} overflows int64"
             )));

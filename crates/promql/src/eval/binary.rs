@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use slogate_series::{Histogram, Labels, METRIC_NAME, Value};
 
-use crate::ast::{Binary, BinaryOp, Cardinality, Expr, Span, VectorMatching};
+use crate::ast::{Binary, BinaryOp, Cardinality, Expr, NumberLiteral, Span, VectorMatching};
 use crate::eval::column::{braced, without_name};
 use crate::eval::histogram_functions::trim;
 use crate::eval::{Column, EvalError, Evaluated, Evaluator, Grid, histogram, merge_same_labels};
@@ -62,13 +62,16 @@ impl Evaluator<'_> {
             for (slot, scalar) in column.values.iter_mut().zip(scalars) {
                 let Some(value) = slot.take() else { continue };
                 let scalar = Value::Float(*scalar);
-                *slot = if scalar_first {
-                    let result = self.pair(binary, &scalar, &value, span);
-                    // A filter that passes keeps the vector's own value.
-                    let keeps = binary.op.is_comparison() && !binary.return_bool;
-                    if keeps { result.map(|_| value) } else { result }
-                } else {
-                    self.pair(binary, &value, &scalar, span)
+                let result = match scalar_first {
+                    true => self.pair(binary, &scalar, &value, span),
+                    false => self.pair(binary, &value, &scalar, span),
+                };
+                // A filter that passes keeps the vector's own value.
+                let is_filter = binary.op.is_comparison() && !binary.return_bool;
+                *slot = match result {
+                    Paired::Kept(_) if is_filter => Some(value),
+                    Paired::Kept(result) => Some(result),
+                    Paired::FilteredOut | Paired::Meaningless => None,
                 };
             }
         }
@@ -79,16 +82,29 @@ impl Evaluator<'_> {
         Ok(columns)
     }
 
-    /// One element with one element: the result, or `None` where it is filtered out or has
-    /// no meaning.
-    fn pair(&mut self, binary: &Binary, lhs: &Value, rhs: &Value, span: Span) -> Option<Value> {
+    fn meeting(
+        &mut self,
+        binary: &Binary,
+        found: &Meeting<'_>,
+        swapped: bool,
+        span: Span,
+    ) -> Paired {
+        match swapped {
+            true => self.pair(binary, found.one_value, found.many_value, span),
+            false => self.pair(binary, found.many_value, found.one_value, span),
+        }
+    }
+
+    /// One element with one element.
+    fn pair(&mut self, binary: &Binary, lhs: &Value, rhs: &Value, span: Span) -> Paired {
         match self.compute(binary.op, lhs, rhs, span) {
-            Outcome::Value(value) => Some(value),
+            Outcome::Value(value) => Paired::Kept(value),
             Outcome::Compared(holds) if binary.return_bool => {
-                Some(Value::Float(if holds { 1.0 } else { 0.0 }))
+                Paired::Kept(Value::Float(if holds { 1.0 } else { 0.0 }))
             }
-            Outcome::Compared(holds) => holds.then(|| lhs.clone()),
-            Outcome::Nothing => None,
+            Outcome::Compared(true) => Paired::Kept(lhs.clone()),
+            Outcome::Compared(false) => Paired::FilteredOut,
+            Outcome::Nothing => Paired::Meaningless,
         }
     }
 
@@ -135,12 +151,13 @@ impl Evaluator<'_> {
             return Outcome::Nothing;
         };
         if combined.hints_collide {
-            self.annotations
-                .warn(span, histogram::collision_message(operation));
+            let message = histogram::collision_message(operation);
+            self.annotations.warn(span, message);
+            return Outcome::Nothing;
         }
         if combined.reconciled {
-            self.annotations
-                .info(span, histogram::reconciled_message(operation));
+            let message = histogram::reconciled_message(operation);
+            self.annotations.info(span, message);
         }
         let mut result = combined.histogram.compact();
         if op == BinaryOp::Sub {
@@ -180,32 +197,29 @@ impl Evaluator<'_> {
     ) -> Result<Vec<Column>, EvalError> {
         let swapped = matching.card == Cardinality::OneToMany;
         let (many, one) = if swapped { (rhs, lhs) } else { (lhs, rhs) };
-        let mut join = Join::new(binary, matching, &many, &one, grid.steps);
+        let fill = |number: Option<NumberLiteral>| number.map(|n| Value::Float(n.value));
+        // Prometheus fills in the many side with the left value, whichever side that is.
+        let fills = Fills {
+            many: fill(matching.fill_left),
+            one: fill(matching.fill_right),
+        };
+        let mut join = Join::new(binary, matching, &many, &one, &fills, grid.steps);
         for step in 0..grid.steps {
             self.meter.check()?;
             if !join.index_one_side(step)? {
                 continue;
             }
-            for (at, column) in many.iter().enumerate() {
-                let Some(value) = column.value(step) else {
-                    continue;
-                };
-                let Some((partner, other)) = join.partner(at, step) else {
-                    continue;
-                };
-                join.claim(at)?;
-                let result = if swapped {
-                    let result = self.pair(binary, other, value, span);
-                    let keeps = binary.op.is_comparison() && !binary.return_bool;
-                    if keeps {
-                        result.map(|_| other.clone())
-                    } else {
-                        result
-                    }
-                } else {
-                    self.pair(binary, value, other, span)
-                };
-                join.place(at, partner, step, result)?;
+            for at in 0..many.len() {
+                if let Some(found) = join.match_of(at) {
+                    let result = self.meeting(binary, &found, swapped, span);
+                    join.place(&found, result)?;
+                }
+            }
+            for at in 0..one.len() {
+                if let Some(found) = join.unmatched(at) {
+                    let result = self.meeting(binary, &found, swapped, span);
+                    join.place(&found, result)?;
+                }
             }
         }
         let mut columns = join.out;
@@ -215,6 +229,30 @@ impl Evaluator<'_> {
         }
         merge_same_labels(columns)
     }
+}
+
+/// The values of series that are not there.
+struct Fills {
+    many: Option<Value>,
+    one: Option<Value>,
+}
+
+/// An element of the many side and one of the one side; one of them may be filled in.
+struct Meeting<'a> {
+    key: usize,
+    many: Option<usize>,
+    one: Option<usize>,
+    many_value: &'a Value,
+    one_value: &'a Value,
+}
+
+/// What comes of two elements.
+enum Paired {
+    Kept(Value),
+    /// A comparison that does not hold.
+    FilteredOut,
+    /// The operator has no meaning for these values; as if they had not met.
+    Meaningless,
 }
 
 /// What two elements give.
@@ -237,17 +275,18 @@ struct Join<'a> {
     matching: &'a VectorMatching,
     many: &'a [Column],
     one: &'a [Column],
+    fills: &'a Fills,
     many_keys: Vec<usize>,
     one_keys: Vec<usize>,
     steps: usize,
     /// Per key, the column of the one side that has a value at this step.
     present: Vec<Option<usize>>,
-    /// Per key, whether a match was already made at this step (one to one).
+    /// Per key, whether a match was already made at this step.
     taken: Vec<bool>,
-    /// Result labels of pairs, and of each the output column and the step it was last used.
-    placed: HashMap<(usize, usize), usize>,
+    /// The output columns of pairs, and of each the step and key it was last used for.
+    placed: HashMap<(Option<usize>, Option<usize>, usize), usize>,
     by_labels: HashMap<Labels, usize>,
-    last_used: Vec<Option<usize>>,
+    last_used: Vec<Option<(usize, usize)>>,
     step: usize,
     out: Vec<Column>,
 }
@@ -258,6 +297,7 @@ impl<'a> Join<'a> {
         matching: &'a VectorMatching,
         many: &'a [Column],
         one: &'a [Column],
+        fills: &'a Fills,
         steps: usize,
     ) -> Self {
         let mut keys = Keys::new(matching);
@@ -268,6 +308,7 @@ impl<'a> Join<'a> {
             matching,
             many,
             one,
+            fills,
             many_keys,
             one_keys,
             steps,
@@ -281,14 +322,16 @@ impl<'a> Join<'a> {
         }
     }
 
-    /// Finds who is present on the one side; false where one side has nobody at all, which
-    /// gives nothing and is never ambiguous.
+    /// Finds who is present on the one side; false where nobody can meet anybody, which gives
+    /// nothing and is never ambiguous.
     fn index_one_side(&mut self, step: usize) -> Result<bool, EvalError> {
         self.step = step;
         self.present.fill(None);
         self.taken.fill(false);
         let anyone = |columns: &[Column]| columns.iter().any(|column| column.value(step).is_some());
-        if !anyone(self.many) || !anyone(self.one) {
+        let is_filled = self.fills.many.is_some() || self.fills.one.is_some();
+        let can_meet = is_filled || anyone(self.many) && anyone(self.one);
+        if !can_meet {
             return Ok(false);
         }
         for (at, (column, key)) in self.one.iter().zip(&self.one_keys).enumerate() {
@@ -311,98 +354,131 @@ impl<'a> Join<'a> {
         } else {
             "right"
         };
-        let names: Vec<&str> = self.matching.labels.iter().map(AsRef::as_ref).collect();
-        let group = if self.matching.on {
-            column.labels.keep(&names)
-        } else {
-            column.labels.without(&names).without(&[METRIC_NAME])
-        };
-        let earlier = self
-            .one
-            .get(earlier)
-            .map(|c| braced(&c.labels))
-            .unwrap_or_default();
+        let group = self.group(&column.labels);
+        let earlier = self.one.get(earlier).map(|c| braced(&c.labels));
+        let mut series = [earlier.unwrap_or_default(), braced(&column.labels)];
+        series.sort();
         EvalError::execution(format!(
             "found duplicate series for the match group {} on the {side} hand-side of the \
-             operation: [{}, {earlier}];many-to-many matching not allowed: matching labels must be \
-             unique on one side",
+             operation: [{}];many-to-many matching not allowed: matching labels must be unique on \
+             one side",
             braced(&group),
-            braced(&column.labels),
+            series.join(", "),
         ))
     }
 
-    fn partner(&self, many_at: usize, step: usize) -> Option<(usize, &'a Value)> {
+    /// Whom a series of the many side meets at this step.
+    fn match_of(&self, many_at: usize) -> Option<Meeting<'a>> {
+        let many_value = self.many.get(many_at)?.value(self.step)?;
         let key = *self.many_keys.get(many_at)?;
-        let at = (*self.present.get(key)?)?;
-        Some((at, self.one.get(at)?.value(step)?))
+        let one = *self.present.get(key)?;
+        let one_value = match one {
+            Some(at) => self.one.get(at)?.value(self.step)?,
+            None => self.fills.one.as_ref()?,
+        };
+        Some(Meeting {
+            key,
+            many: Some(many_at),
+            one,
+            many_value,
+            one_value,
+        })
     }
 
-    /// Marks the key as matched. Pairs that a comparison filters out count too.
-    fn claim(&mut self, many_at: usize) -> Result<(), EvalError> {
-        if self.matching.card != Cardinality::OneToOne {
+    /// A series of the one side that nobody met, with the value for those missing.
+    fn unmatched(&self, one_at: usize) -> Option<Meeting<'a>> {
+        let many_value = self.fills.many.as_ref()?;
+        let one_value = self.one.get(one_at)?.value(self.step)?;
+        let key = *self.one_keys.get(one_at)?;
+        (!self.taken.get(key)?).then_some(Meeting {
+            key,
+            many: None,
+            one: Some(one_at),
+            many_value,
+            one_value,
+        })
+    }
+
+    /// Notes a result. Pairs that a comparison filters out count as matched too.
+    fn place(&mut self, found: &Meeting<'_>, result: Paired) -> Result<(), EvalError> {
+        if matches!(result, Paired::Meaningless) {
             return Ok(());
         }
-        let key = self.many_keys.get(many_at).copied().unwrap_or_default();
-        match self.taken.get_mut(key) {
-            Some(taken) if *taken => Err(EvalError::execution(
-                "multiple matches for labels: many-to-one matching must be explicit \
-                 (group_left/group_right)",
-            )),
-            Some(taken) => {
-                *taken = true;
-                Ok(())
-            }
-            None => Ok(()),
-        }
-    }
-
-    fn place(
-        &mut self,
-        many_at: usize,
-        one_at: usize,
-        step: usize,
-        value: Option<Value>,
-    ) -> Result<(), EvalError> {
-        let Some(out_at) = self.output(many_at, one_at) else {
+        let Some(out_at) = self.output(found) else {
             return Ok(());
         };
-        if self.matching.card != Cardinality::OneToOne
-            && let Some(last) = self.last_used.get_mut(out_at)
-            && last.replace(step) == Some(step)
-        {
-            return Err(EvalError::execution(
-                "multiple matches for labels: grouping labels must ensure unique matches",
-            ));
+        let is_taken = self
+            .taken
+            .get_mut(found.key)
+            .is_some_and(|taken| std::mem::replace(taken, true));
+        if self.matching.card == Cardinality::OneToOne {
+            if is_taken {
+                return Err(EvalError::execution(
+                    "multiple matches for labels: many-to-one matching must be explicit \
+                     (group_left/group_right)",
+                ));
+            }
+        } else {
+            let now = Some((self.step, found.key));
+            if let Some(last) = self.last_used.get_mut(out_at)
+                && std::mem::replace(last, now) == now
+            {
+                return Err(EvalError::execution(
+                    "multiple matches for labels: grouping labels must ensure unique matches",
+                ));
+            }
         }
-        if let (Some(column), Some(value)) = (self.out.get_mut(out_at), value) {
-            if column.value(step).is_some() {
+        if let (Some(column), Paired::Kept(value)) = (self.out.get_mut(out_at), result) {
+            if column.value(self.step).is_some() {
                 let message = "vector cannot contain metrics with the same labelset";
                 return Err(EvalError::execution(message));
             }
-            column.set(step, value);
+            column.set(self.step, value);
         }
         Ok(())
     }
 
     /// The output column of a pair.
-    fn output(&mut self, many_at: usize, one_at: usize) -> Option<usize> {
-        if let Some(at) = self.placed.get(&(many_at, one_at)) {
+    fn output(&mut self, found: &Meeting<'_>) -> Option<usize> {
+        let pair = (found.many, found.one, found.key);
+        if let Some(at) = self.placed.get(&pair) {
             return Some(*at);
         }
-        let (many, one) = (self.many.get(many_at)?, self.one.get(one_at)?);
-        let labels = result_labels(self.binary.op, self.matching, &many.labels, &one.labels);
+        let labels_of = |columns: &[Column], at: Option<usize>| {
+            at.and_then(|at| columns.get(at)).map(|c| c.labels.clone())
+        };
+        let (many, one) = (
+            labels_of(self.many, found.many),
+            labels_of(self.one, found.one),
+        );
+        // Of a series that is not there its match group is known.
+        let group = self.group(many.as_ref().or(one.as_ref())?);
+        let (many, one) = (
+            many.as_ref().unwrap_or(&group),
+            one.as_ref().unwrap_or(&group),
+        );
+        let labels = result_labels(self.binary.op, self.matching, many, one);
         let at = *self
             .by_labels
             .entry(labels.clone())
             .or_insert(self.out.len());
         if at == self.out.len() {
-            // Only a filter keeps a name, and with it the question of whether to drop it.
-            let drop_name = many.drop_name && !drops_name(self.binary.op);
-            self.out.push(Column::empty(labels, drop_name, self.steps));
+            // Prometheus forgets that a name was to be dropped where a filter keeps it.
+            self.out.push(Column::empty(labels, false, self.steps));
             self.last_used.push(None);
         }
-        self.placed.insert((many_at, one_at), at);
+        self.placed.insert(pair, at);
         Some(at)
+    }
+
+    /// The labels that matching goes by.
+    fn group(&self, labels: &Labels) -> Labels {
+        let mut names: Vec<&str> = self.matching.labels.iter().map(AsRef::as_ref).collect();
+        if self.matching.on {
+            return labels.keep(&names);
+        }
+        names.push(METRIC_NAME);
+        labels.without(&names)
     }
 }
 

@@ -7,6 +7,7 @@
 use slogate_series::Histogram;
 use slogate_series::histogram::upper_bound;
 
+use crate::eval::annotation::Raised;
 use crate::eval::sum::Sum;
 
 /// A bucket of a distribution.
@@ -246,8 +247,8 @@ pub(crate) struct Cumulative {
 }
 
 /// Sorted, with equal bounds joined and counts made to rise; `None` without a `+Inf`
-/// bucket. Also says whether falling counts had to be raised.
-pub(crate) fn tidy(mut buckets: Vec<Cumulative>) -> Option<(Vec<Cumulative>, bool)> {
+/// bucket. Also says how falling counts had to be raised, if any.
+pub(crate) fn tidy(mut buckets: Vec<Cumulative>) -> Option<(Vec<Cumulative>, Option<Raised>)> {
     buckets.sort_by(|a, b| a.upper.total_cmp(&b.upper));
     if buckets.last()?.upper != f64::INFINITY {
         return None;
@@ -260,14 +261,23 @@ pub(crate) fn tidy(mut buckets: Vec<Cumulative>) -> Option<(Vec<Cumulative>, boo
         same
     });
     let mut previous = buckets.first()?.count;
-    let mut raised = false;
+    let mut raised: Option<Raised> = None;
     for bucket in buckets.iter_mut().skip(1) {
         if bucket.count == previous {
             continue;
         }
         let small = almost_equal(previous, bucket.count);
         if small || bucket.count < previous {
-            raised |= !small;
+            if !small {
+                let difference = previous - bucket.count;
+                let fix = raised.get_or_insert(Raised {
+                    bound_min: bucket.upper,
+                    bound_max: bucket.upper,
+                    difference_max: difference,
+                });
+                fix.bound_max = bucket.upper;
+                fix.difference_max = fix.difference_max.max(difference);
+            }
             bucket.count = previous;
             continue;
         }

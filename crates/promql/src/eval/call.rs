@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use slogate_series::{Labels, Value};
 
-use crate::ast::{Call, Expr, ExprKind};
-use crate::eval::histogram_functions::{go_float, quantile_label};
+use crate::ast::{Call, Expr, ExprKind, Extension};
 use crate::eval::label_functions::{self, Replacement};
 use crate::eval::rate::{self, RateKind};
+use crate::eval::text::quantile_label;
 use crate::eval::window::{FloatPoint, Window};
 use crate::eval::{
     Column, EvalError, Evaluated, Evaluator, Grid, aggregate, bucket, elementwise,
@@ -81,6 +81,7 @@ impl Evaluator<'_> {
         if name == "double_exponential_smoothing" {
             check_smoothing(&scalars)?;
         }
+        check_extension(arg, name)?;
         let data = self.range_data(arg, grid)?;
         if name == "absent_over_time" {
             let present = data.map(grid, &mut self.meter, |_, _| Some(Value::Float(1.0)))?;
@@ -88,9 +89,13 @@ impl Evaluator<'_> {
         }
         let span = arg.span;
         let notes = &mut self.annotations;
+        let uses_start = self.engine.use_start_timestamps;
+        let by_type = self.engine.type_and_unit_labels;
         let counter = |per_second| RateKind {
             is_counter: true,
             per_second,
+            uses_start,
+            by_type,
         };
         let columns = data.map(grid, &mut self.meter, |window, step| {
             let param = |at: usize| {
@@ -107,11 +112,13 @@ impl Evaluator<'_> {
                     let kind = RateKind {
                         is_counter: false,
                         per_second: false,
+                        uses_start: false,
+                        by_type: false,
                     };
                     rate::extrapolated(kind, window, span, notes)
                 }
-                "irate" => rate::instantaneous(true, window, span, notes),
-                "idelta" => rate::instantaneous(false, window, span, notes),
+                "irate" => rate::instantaneous(true, uses_start, window, span, notes),
+                "idelta" => rate::instantaneous(false, false, window, span, notes),
                 "sum_over_time" => over_time::sum_or_mean(false, window, span, notes),
                 "avg_over_time" => over_time::sum_or_mean(true, window, span, notes),
                 "deriv" | "predict_linear" => {
@@ -128,6 +135,8 @@ impl Evaluator<'_> {
                     regression::double_exponential(window.floats, param(0), param(1))
                         .map(Value::Float)
                 }
+                "resets" => rate::resets(window, uses_start).map(Value::Float),
+                "changes" => rate::changes(window).map(Value::Float),
                 _ => match any_sample(name, window) {
                     Some(value) => Some(value),
                     None => {
@@ -296,6 +305,8 @@ impl Evaluator<'_> {
             }
             ("vector", [s]) => Ok(vec![Column::from_scalar(&self.eval_scalar(s, grid)?)]),
             ("timestamp", [v]) => self.timestamp(v, grid),
+            ("start_timestamp", [v]) => self.start_timestamp(v, grid),
+            ("info", [v, rest @ ..]) => self.info(v, rest.first(), grid),
             ("sort" | "sort_desc", [v]) => self.sorted(expr, name == "sort_desc", v, grid),
             ("round", [v, rest @ ..]) => {
                 let multiples = match rest.first() {
@@ -343,10 +354,9 @@ impl Evaluator<'_> {
 
     /// The samples' own times for a bare selector, the steps' for anything else.
     fn timestamp(&mut self, v: &Expr, grid: Grid) -> Result<Vec<Column>, EvalError> {
+        let seconds = |ms: i64| Value::Float(ms as f64 / 1000.0);
         if let ExprKind::Vector(selector) = &v.unparenthesised().kind {
-            let Evaluated::Vector(columns) = self.sample_times(selector, grid)? else {
-                return Err(EvalError::execution("expected an instant vector"));
-            };
+            let columns = self.newest(selector, grid, |sample| seconds(sample.t_ms))?;
             return self.without_names(columns);
         }
         let mut columns = self.eval_vector(v, grid)?;
@@ -357,6 +367,21 @@ impl Evaluator<'_> {
                 }
             }
         }
+        self.without_names(columns)
+    }
+
+    /// When the samples' counts began, of a bare selector; of anything else nothing is known.
+    fn start_timestamp(&mut self, v: &Expr, grid: Grid) -> Result<Vec<Column>, EvalError> {
+        let ExprKind::Vector(selector) = &v.unparenthesised().kind else {
+            self.eval_vector(v, grid)?;
+            return Ok(Vec::new());
+        };
+        if !self.engine.use_start_timestamps {
+            return Ok(Vec::new());
+        }
+        let columns = self.newest(selector, grid, |sample| {
+            Value::Float(sample.start_ms as f64 / 1000.0)
+        })?;
         self.without_names(columns)
     }
 
@@ -450,14 +475,36 @@ fn absent(arg: &Expr, columns: &[Column], grid: Grid) -> Vec<Column> {
 }
 
 fn check_smoothing(scalars: &[Vec<f64>]) -> Result<(), EvalError> {
-    for (values, name) in scalars.iter().zip(["smoothing", "trend"]) {
-        if let Some(value) = values.iter().find(|value| !(0.0..=1.0).contains(*value)) {
-            let value = go_float(*value);
-            let message = format!("invalid {name} factor. Expected: 0 <= tf <= 1, got: {value}");
-            return Err(EvalError::execution(message));
+    for (values, (name, short)) in scalars.iter().zip([("smoothing", "sf"), ("trend", "tf")]) {
+        if let Some(value) = values.iter().find(|value| **value <= 0.0 || **value >= 1.0) {
+            return Err(EvalError::execution(format!(
+                "invalid {name} factor. Expected: 0 < {short} < 1, got: {value:.6}"
+            )));
         }
     }
     Ok(())
+}
+
+/// Refuses a range with samples from beyond its borders where the function can't use them.
+fn check_extension(arg: &Expr, name: &str) -> Result<(), EvalError> {
+    let ExprKind::Matrix(matrix) = &arg.unparenthesised().kind else {
+        return Ok(());
+    };
+    let Some(extension) = matrix.selector.extension else {
+        return Ok(());
+    };
+    let allowed: &[&str] = match extension {
+        Extension::Anchored => &["changes", "delta", "increase", "rate", "resets"],
+        Extension::Smoothed => &["delta", "increase", "rate"],
+    };
+    if allowed.contains(&name) {
+        return Ok(());
+    }
+    Err(EvalError::execution(format!(
+        "{} modifier can only be used with: {} - not with {name}",
+        extension.as_str(),
+        allowed.join(", "),
+    )))
 }
 
 fn line_value(name: &str, window: &Window<'_>, ahead_seconds: f64) -> Option<Value> {
@@ -479,8 +526,6 @@ fn any_sample(name: &str, window: &Window<'_>) -> Option<Value> {
         "first_over_time" => over_time::edge(window, false)?.1,
         "ts_of_last_over_time" => seconds(over_time::edge(window, true)?.0),
         "ts_of_first_over_time" => seconds(over_time::edge(window, false)?.0),
-        "resets" => Value::Float(rate::resets(window)),
-        "changes" => Value::Float(rate::changes(window)),
         _ => return None,
     })
 }

@@ -1,12 +1,13 @@
 //! Steps, and one series' values on them.
 
 use std::collections::HashMap;
-use std::fmt::Write as _;
 
 use slogate_series::{Labels, METRIC_NAME, Value};
 
 use crate::eval::EvalError;
 use crate::eval::meter::size;
+use crate::eval::text::quoted;
+use crate::literal::is_plain_label_name;
 
 /// The times at which an expression is evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -136,9 +137,13 @@ pub(crate) fn merge_same_labels(columns: Vec<Column>) -> Result<Vec<Column>, Eva
 pub(crate) fn braced(labels: &Labels) -> String {
     let mut out = String::from("{");
     for (at, label) in labels.iter().enumerate() {
-        let comma = if at > 0 { ", " } else { "" };
-        // Writing to a String can't fail.
-        let _ = write!(out, "{comma}{}={:?}", label.name, label.value);
+        out.push_str(if at > 0 { ", " } else { "" });
+        match is_plain_label_name(&label.name) {
+            true => out.push_str(&label.name),
+            false => out.push_str(&quoted(&label.name)),
+        }
+        out.push('=');
+        out.push_str(&quoted(&label.value));
     }
     out.push('}');
     out

@@ -56,6 +56,21 @@ impl Moment {
     }
 }
 
+/// A time as RFC 3339 writes it, in UTC and in whole seconds.
+pub(crate) fn rfc3339(t_ms: i64) -> String {
+    let seconds = t_ms.div_euclid(1000);
+    let moment = Moment::from_unix(seconds as f64);
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
+        moment.year,
+        moment.month,
+        moment.day,
+        moment.hour,
+        moment.minute,
+        seconds.rem_euclid(60)
+    )
+}
+
 /// Days from 1970-01-01. Years are counted from March, so that a leap day comes last;
 /// 400 years have 146,097 days.
 fn days_before(year: i64, month: i64, day: i64) -> i64 {

@@ -4,9 +4,10 @@
 //! two with custom bounds at the bounds they share. One of each can't be combined.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use slogate_series::histogram::{CUSTOM_SCHEMA, upper_bound};
-use slogate_series::{Buckets, Histogram, ResetHint};
+use slogate_series::{Buckets, Histogram, ResetHint, Sample, Value};
 
 use crate::eval::sum::{Sum, mean};
 
@@ -202,16 +203,60 @@ fn aligned(h: &Histogram, layout: &Histogram) -> Histogram {
 }
 
 /// Whether `now` starts a new count after `before`. Custom bounds that differ are no reset
-/// by themselves: what lies between the bounds in common is compared.
+/// by themselves: what lies between the bounds in common is compared. Gauges are looked at as
+/// if they were counters, for whoever asks.
 pub(crate) fn is_reset_after(now: &Histogram, before: &Histogram) -> bool {
+    match now.reset_hint {
+        ResetHint::Reset => return true,
+        ResetHint::NotReset => return false,
+        ResetHint::Gauge => {
+            let reset_hint = ResetHint::Unknown;
+            let unhinted = Histogram {
+                reset_hint,
+                ..now.clone()
+            };
+            return is_reset_after(&unhinted, before);
+        }
+        ResetHint::Unknown => {}
+    }
     let differ = now.has_custom_bounds()
         && before.has_custom_bounds()
         && now.custom_bounds != before.custom_bounds;
-    if !differ || now.reset_hint != ResetHint::Unknown {
+    if !differ {
         return now.is_reset_after(before);
     }
     let bounds = shared_bounds(&now.custom_bounds, &before.custom_bounds);
     at_bounds(now, &bounds).is_reset_after(&at_bounds(before, &bounds))
+}
+
+/// Reduces histograms to count and sum, with hints about resets where the samples tell.
+pub(crate) fn keep_totals(samples: &mut [Sample]) {
+    let mut previous: Option<Arc<Histogram>> = None;
+    for sample in samples {
+        let Value::Histogram(h) = &sample.value else {
+            continue;
+        };
+        let whole = h.clone();
+        let reset_hint = match (whole.reset_hint, &previous) {
+            _ if sample.value.is_stale() => whole.reset_hint,
+            (ResetHint::Unknown, Some(previous)) => match is_reset_after(&whole, previous) {
+                true => ResetHint::Reset,
+                false => ResetHint::NotReset,
+            },
+            (hint, _) => hint,
+        };
+        let totals = Histogram {
+            schema: whole.schema,
+            reset_hint,
+            count: whole.count,
+            sum: whole.sum,
+            ..Histogram::default()
+        };
+        if !sample.value.is_stale() {
+            previous = Some(whole);
+        }
+        sample.value = Value::Histogram(totals.into());
+    }
 }
 
 /// The hint of a combination, and whether the two contradict each other.

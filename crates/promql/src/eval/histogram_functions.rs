@@ -7,10 +7,15 @@ use slogate_series::{Buckets, Histogram, Labels, Value};
 
 use crate::ast::Span;
 use crate::eval::bucket::{self, Bucket, Cumulative};
+use crate::eval::text::{decimal, quoted};
 use crate::eval::{Column, EvalError, Evaluator, Grid};
 
 /// The label that carries a classic bucket's upper bound.
 const BUCKET_LABEL: &str = "le";
+
+const RAISED_MESSAGE: &str = "input to histogram_quantile needed to be fixed for monotonicity (see \
+                              https://prometheus.io/docs/prometheus/latest/querying/functions/\
+                              #histogram_quantile)";
 
 /// What the columns of one histogram hold at a step.
 pub(crate) enum Distribution<'a> {
@@ -37,24 +42,23 @@ impl Evaluator<'_> {
         let mut out = Vec::new();
         for family in families(columns) {
             let mut column = Column::empty(family.labels.clone(), family.drop_name, grid.steps);
-            let name = family.labels.metric_name().unwrap_or_default();
+            let name = self.name_for_notes(&family.labels);
             for step in 0..grid.steps {
                 let (classic, native) = self.at_step(&family, columns, step, span);
                 let value = match (classic, native) {
                     (classic, Some(_)) if !classic.is_empty() => {
-                        let message = format!(
-                            "vector contains a mix of classic and native histograms for metric \
-                             name {name:?}"
-                        );
-                        self.annotations.warn(span, message);
+                        let message = "vector contains a mix of classic and native histograms";
+                        self.annotations.warn(span, about(message, name));
                         continue;
                     }
                     (_, Some(h)) => compute(self, name, Distribution::Native(h), step),
                     (classic, None) if classic.is_empty() => continue,
                     (classic, None) => match bucket::tidy(classic) {
                         Some((buckets, raised)) => {
-                            if raised {
-                                self.note_raised(name, span);
+                            if let Some(fix) = raised {
+                                let message = about(RAISED_MESSAGE, name);
+                                let t_ms = grid.time_ms(step);
+                                self.annotations.info_raised(span, message, fix, t_ms);
                             }
                             compute(self, name, Distribution::Classic(&buckets), step)
                         }
@@ -87,12 +91,12 @@ impl Evaluator<'_> {
                         count: *count,
                     }),
                     Err(text) => {
-                        let name = family.labels.metric_name().unwrap_or_default();
+                        let name = self.name_for_notes(&family.labels);
                         let message = format!(
-                            "bucket label \"le\" is missing or has a malformed value of {text:?} \
-                             for metric name {name:?}"
+                            "bucket label \"le\" is missing or has a malformed value of {}",
+                            quoted(text)
                         );
-                        self.annotations.warn(span, message);
+                        self.annotations.warn(span, about(&message, name));
                     }
                 },
                 None => {}
@@ -101,13 +105,13 @@ impl Evaluator<'_> {
         (classic, native)
     }
 
-    fn note_raised(&mut self, name: &str, span: Span) {
-        let message = format!(
-            "input to histogram_quantile needed to be fixed for monotonicity (see \
-             https://prometheus.io/docs/prometheus/latest/querying/functions/#histogram_quantile) \
-             for metric name {name:?}"
-        );
-        self.annotations.info(span, message);
+    /// The name that notes about a histogram give. Where names are dropped by each operation,
+    /// this one's is gone by the time that there is something to say.
+    fn name_for_notes<'l>(&self, labels: &'l Labels) -> &'l str {
+        match self.engine.delayed_name_removal {
+            true => labels.metric_name().unwrap_or_default(),
+            false => "",
+        }
     }
 
     /// The φ-quantile of a histogram.
@@ -134,11 +138,8 @@ impl Evaluator<'_> {
             };
             let in_buckets: f64 = bucket::native(h).iter().map(|b| b.count).sum();
             if in_buckets < h.count {
-                let message = format!(
-                    "input to histogram_quantile has NaN observations, {effect} for metric name \
-                     {name:?}"
-                );
-                self.annotations.info(span, message);
+                let message = format!("input to histogram_quantile has NaN observations, {effect}");
+                self.annotations.info(span, about(&message, name));
             }
         }
         value
@@ -161,11 +162,9 @@ impl Evaluator<'_> {
                 let buckets = bucket::native(h);
                 let in_buckets: f64 = buckets.iter().map(|bucket| bucket.count).sum();
                 if h.sum.is_nan() && in_buckets < h.count {
-                    let message = format!(
-                        "input to histogram_fraction has NaN observations, which are excluded \
-                         from all fractions for metric name {name:?}"
-                    );
-                    self.annotations.info(span, message);
+                    let message = "input to histogram_fraction has NaN observations, which are \
+                                   excluded from all fractions";
+                    self.annotations.info(span, about(message, name));
                 }
                 bucket::fraction(lower, upper, &buckets, h.count)
             }
@@ -187,6 +186,14 @@ impl Evaluator<'_> {
         columns.retain(|column| !column.is_empty());
         self.without_names(columns)
     }
+}
+
+/// `message`, with the metric's name where there is one.
+fn about(message: &str, name: &str) -> String {
+    if name.is_empty() {
+        return message.to_owned();
+    }
+    format!("{message} for metric name {}", quoted(name))
 }
 
 fn families(columns: &[Column]) -> Vec<Family> {
@@ -361,32 +368,15 @@ fn keep_part(bucket: Bucket, cut: f64, keep_below: bool) -> Bucket {
     }
 }
 
-/// A float as Go's shortest decimal form prints it.
-pub(crate) fn go_float(value: f64) -> String {
-    if value.is_infinite() {
-        return if value > 0.0 { "+Inf" } else { "-Inf" }.to_owned();
-    }
-    value.to_string()
-}
-
-/// A quantile as a label value: whole numbers keep one decimal.
-pub(crate) fn quantile_label(q: f64) -> String {
-    if q.is_finite() && q.fract() == 0.0 {
-        format!("{q:.1}")
-    } else {
-        go_float(q)
-    }
-}
-
 /// A value as `count_values` writes it into a label.
 pub(crate) fn text_of(value: &Value) -> String {
     let h = match value {
-        Value::Float(value) => return go_float(*value),
+        Value::Float(value) => return decimal(*value),
         Value::Histogram(h) => h,
     };
-    let mut out = format!("{{count:{}, sum:{}", go_float(h.count), go_float(h.sum));
+    let mut out = format!("{{count:{}, sum:{}", decimal(h.count), decimal(h.sum));
     let mut write = |open: char, lower: f64, upper: f64, close: char, count: f64| {
-        let (lower, upper, count) = (go_float(lower), go_float(upper), go_float(count));
+        let (lower, upper, count) = (decimal(lower), decimal(upper), decimal(count));
         // Writing to a String can't fail.
         let _ = write!(out, ", {open}{lower},{upper}{close}:{count}");
     };

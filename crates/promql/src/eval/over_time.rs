@@ -7,8 +7,9 @@ use slogate_series::Value;
 
 use crate::ast::Span;
 use crate::eval::annotation::Annotations;
-use crate::eval::rate::mixed_message;
+use crate::eval::rate::{layouts_message, mixed_message};
 use crate::eval::sum::{Sum, mean};
+use crate::eval::text::quoted;
 use crate::eval::window::{FloatPoint, HistogramPoint, Window};
 use crate::eval::{aggregate, histogram};
 
@@ -29,12 +30,12 @@ pub(crate) fn of_floats(
 /// Says that histograms of a mixed window are left out.
 pub(crate) fn note_ignored(window: &Window<'_>, span: Span, notes: &mut Annotations) {
     if window.is_mixed() {
-        let name = window.metric_name();
+        let name = quoted(window.metric_name());
         notes.info(
             span,
             format!(
                 "ignored histograms in a range containing both floats and histograms for metric \
-                 name {name:?}"
+                 name {name}"
             ),
         );
     }
@@ -61,14 +62,7 @@ pub(crate) fn sum_or_mean(
     }
     let histograms = window.histograms.iter().map(|p| p.value.as_ref());
     let Some(total) = histogram::total(histograms, is_mean) else {
-        let name = window.metric_name();
-        notes.warn(
-            span,
-            format!(
-                "vector contains a mix of histograms with exponential and custom buckets schemas \
-                 for metric name {name:?}"
-            ),
-        );
+        notes.warn(span, layouts_message(window.metric_name()));
         return None;
     };
     if total.hints_collide {

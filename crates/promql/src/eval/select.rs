@@ -1,40 +1,54 @@
 //! Reading selectors from the store.
 
-use slogate_series::{Series, Value};
+use slogate_series::{Histogram, Matcher, ResetHint, Sample, Series, Value};
 
-use crate::ast::{Call, Expr, ExprKind, VectorSelector};
-use crate::eval::window::{RangeData, RangeSeries, WindowEnds};
-use crate::eval::{Column, EvalError, Evaluated, Evaluator, Grid, meter};
+use crate::ast::{AtModifier, Call, Expr, ExprKind, Extension, Span, VectorSelector};
+use crate::duration::DurationExpr;
+use crate::eval::annotation::Annotations;
+use crate::eval::rate::{extended, layouts_message, mixed_message};
+use crate::eval::window::{HistogramPoint, RangeData, RangeSeries, Reach, Window, WindowEnds};
+use crate::eval::{Column, EvalError, Evaluated, Evaluator, Grid, histogram, meter};
 
 impl Evaluator<'_> {
-    /// Each series' newest sample in `(t - lookback, t]`, unless it is a staleness marker.
+    /// Each series' newest sample in `(t - lookback, t]`, unless it is a staleness marker; for
+    /// a smoothed selector the value between its neighbours.
     pub(crate) fn instant_vector(
         &mut self,
         selector: &VectorSelector,
+        span: Span,
         grid: Grid,
     ) -> Result<Evaluated, EvalError> {
-        self.newest(selector, grid, |sample_value, _| sample_value.clone())
+        let columns = match selector.extension {
+            Some(Extension::Smoothed) => self.smoothed(selector, span, grid)?,
+            _ => self.newest(selector, grid, |sample| sample.value.clone())?,
+        };
+        Ok(Evaluated::Vector(columns))
     }
 
-    /// As [`Evaluator::instant_vector`], with the samples' times in seconds as values.
-    pub(crate) fn sample_times(
+    /// For each series `take` of its newest sample in `(t - lookback, t]`.
+    pub(crate) fn newest(
         &mut self,
         selector: &VectorSelector,
         grid: Grid,
-    ) -> Result<Evaluated, EvalError> {
-        self.newest(selector, grid, |_, t_ms| Value::Float(t_ms as f64 / 1000.0))
-    }
-
-    fn newest(
-        &mut self,
-        selector: &VectorSelector,
-        grid: Grid,
-        take: impl Fn(&Value, i64) -> Value,
-    ) -> Result<Evaluated, EvalError> {
+        take: impl Fn(&Sample) -> Value,
+    ) -> Result<Vec<Column>, EvalError> {
         let ends = self.window_ends(selector)?;
         let lookback_ms = self.engine.lookback_ms;
+        let series = self.read(&selector.all_matchers(), ends, grid, (lookback_ms, 0))?;
+        self.newest_of(series, ends, grid, take)
+    }
+
+    /// As [`Evaluator::newest`], of series that were read already.
+    pub(crate) fn newest_of(
+        &mut self,
+        series: Vec<Series>,
+        ends: WindowEnds,
+        grid: Grid,
+        take: impl Fn(&Sample) -> Value,
+    ) -> Result<Vec<Column>, EvalError> {
+        let lookback_ms = self.engine.lookback_ms;
         let mut columns = Vec::new();
-        for series in self.read(selector, ends, grid, lookback_ms)? {
+        for series in series {
             self.meter.check()?;
             let mut column = Column::empty(series.labels, false, grid.steps);
             let mut past = 0;
@@ -49,14 +63,49 @@ impl Evaluator<'_> {
                 });
                 if let Some(sample) = current {
                     self.meter.look_at(meter::size(&sample.value));
-                    column.set(step, take(&sample.value, sample.t_ms));
+                    column.set(step, take(sample));
                 }
             }
             if !column.is_empty() {
                 columns.push(column);
             }
         }
-        Ok(Evaluated::Vector(columns))
+        Ok(columns)
+    }
+
+    /// For each series the value on the line between the samples before and after the step,
+    /// each at most the lookback away; with none after it the last one's.
+    fn smoothed(
+        &mut self,
+        selector: &VectorSelector,
+        span: Span,
+        grid: Grid,
+    ) -> Result<Vec<Column>, EvalError> {
+        let lookback_ms = self.engine.lookback_ms;
+        let reach = Reach {
+            extension: Extension::Smoothed,
+            lookback_ms,
+        };
+        let ends = self.window_ends(selector)?;
+        let series = self.read(&selector.all_matchers(), ends, grid, reach.beyond_ms())?;
+        let data = RangeData {
+            series: series.into_iter().map(RangeSeries::from_series).collect(),
+            // A range of nothing, and the lookback on both its sides.
+            range_ms: 0,
+            ends,
+            reach: Some(reach),
+        };
+        let notes = &mut self.annotations;
+        data.map(grid, &mut self.meter, |window, _| {
+            if window.is_mixed() {
+                notes.warn(span, mixed_message(window));
+                return None;
+            }
+            match window.histograms {
+                [] => smoothed_float(window).map(Value::Float),
+                _ => smoothed_histogram(window, span, notes).map(|h| Value::Histogram(h.into())),
+            }
+        })
     }
 
     /// The samples of a range selector or subquery, for windows at every step.
@@ -65,12 +114,19 @@ impl Evaluator<'_> {
             ExprKind::Matrix(matrix) => {
                 let range_ms = matrix.range.resolve_positive_ms(self.durations)?;
                 let ends = self.window_ends(&matrix.selector)?;
-                let series = self.read(&matrix.selector, ends, grid, range_ms)?;
+                let reach = matrix.selector.extension.map(|extension| Reach {
+                    extension,
+                    lookback_ms: self.engine.lookback_ms,
+                });
+                let (before_ms, after_ms) = reach.map_or((0, 0), Reach::beyond_ms);
+                let reads = (range_ms.saturating_add(before_ms), after_ms);
+                let series = self.read(&matrix.selector.all_matchers(), ends, grid, reads)?;
                 let series = series.into_iter().map(RangeSeries::from_series).collect();
                 Ok(RangeData {
                     series,
                     range_ms,
                     ends,
+                    reach,
                 })
             }
             ExprKind::Subquery(subquery) => self.subquery(subquery, grid),
@@ -79,34 +135,133 @@ impl Evaluator<'_> {
     }
 
     fn window_ends(&self, selector: &VectorSelector) -> Result<WindowEnds, EvalError> {
-        let offset_ms = match &selector.offset {
+        self.ends_of(selector.offset.as_ref(), selector.at)
+    }
+
+    /// What an offset and an `@` make of the grid's steps.
+    pub(crate) fn ends_of(
+        &self,
+        offset: Option<&DurationExpr>,
+        at: Option<AtModifier>,
+    ) -> Result<WindowEnds, EvalError> {
+        let offset_ms = match offset {
             Some(offset) => offset.resolve_ms(self.durations)?,
             None => 0,
         };
         Ok(WindowEnds {
-            fixed_ms: self.fixed_time(selector.at),
+            fixed_ms: self.fixed_time(at),
             offset_ms,
         })
     }
 
-    /// All samples in the left-open windows of `range_ms` that end at the grid's steps.
-    fn read(
+    /// All samples in the left-open windows from `before_ms` before each of the grid's steps to
+    /// `after_ms` after it.
+    pub(crate) fn read(
         &mut self,
-        selector: &VectorSelector,
+        matchers: &[Matcher],
         ends: WindowEnds,
         grid: Grid,
-        range_ms: i64,
+        (before_ms, after_ms): (i64, i64),
     ) -> Result<Vec<Series>, EvalError> {
-        let open_ms = ends.at(grid, 0).saturating_sub(range_ms);
-        let end_ms = ends.at(grid, grid.steps.saturating_sub(1));
-        let matchers = selector.all_matchers();
-        let series = self
+        let open_ms = ends.at(grid, 0).saturating_sub(before_ms);
+        let last_ms = ends.at(grid, grid.steps.saturating_sub(1));
+        let end_ms = last_ms.saturating_add(after_ms);
+        let mut series = self
             .queryable
-            .select(&matchers, open_ms.saturating_add(1), end_ms)?;
+            .select(matchers, open_ms.saturating_add(1), end_ms)?;
+        if self.needs.only_totals() {
+            series
+                .iter_mut()
+                .for_each(|one| histogram::keep_totals(&mut one.samples));
+        }
         let samples = series.iter().flat_map(|series| &series.samples);
         self.meter
             .hold(samples.map(|sample| meter::size(&sample.value)).sum())?;
         Ok(series)
+    }
+}
+
+/// The samples before and after the end of a window, or the one at it twice.
+fn neighbours<'a, P>(
+    window: &Window<'_>,
+    points: &'a [P],
+    time: impl Fn(&P) -> i64,
+) -> Option<(&'a P, &'a P)> {
+    let at = points.partition_point(|p| time(p) < window.end_ms);
+    let after = points.get(at);
+    if let Some(exact) = after.filter(|p| time(p) == window.end_ms) {
+        return Some((exact, exact));
+    }
+    let before = points.get(at.checked_sub(1)?)?;
+    Some((before, after.unwrap_or(before)))
+}
+
+fn smoothed_float(window: &Window<'_>) -> Option<f64> {
+    let (before, after) = neighbours(window, window.floats, |p| p.t_ms)?;
+    if before.t_ms == after.t_ms {
+        return Some(before.value);
+    }
+    Some(extended::interpolated(before, after, window.end_ms, false))
+}
+
+fn smoothed_histogram(
+    window: &Window<'_>,
+    span: Span,
+    notes: &mut Annotations,
+) -> Option<Histogram> {
+    let (before, after) = neighbours(window, window.histograms, |p| p.t_ms)?;
+    let is_gauge = |p: &HistogramPoint| p.value.reset_hint == ResetHint::Gauge;
+    if before.value.has_custom_bounds() != after.value.has_custom_bounds() {
+        notes.warn(span, layouts_message(window.metric_name()));
+        return None;
+    }
+    if before.t_ms < after.t_ms {
+        let is_counter = !(is_gauge(before) && is_gauge(after));
+        let (pair, name) = ((before, after), window.metric_name());
+        return extended::interpolated_histogram(
+            pair,
+            window.end_ms,
+            is_counter,
+            name,
+            span,
+            notes,
+        );
+    }
+    let mut value = before.value.as_ref().clone();
+    if before.t_ms < window.end_ms {
+        // What was known about it was known about its own time.
+        value.reset_hint = ResetHint::Unknown;
+    }
+    Some(value)
+}
+
+/// Whether what is being evaluated looks at the buckets of native histograms. Below
+/// `histogram_count` and its like only totals matter; then resets are found while reading,
+/// before the buckets are dropped. A subquery may skip samples, so that resets can only be
+/// found in what is left, with the buckets.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct HistogramNeeds {
+    totals: bool,
+    buckets: bool,
+}
+
+impl HistogramNeeds {
+    pub(crate) fn totals(self) -> Self {
+        HistogramNeeds {
+            totals: true,
+            ..self
+        }
+    }
+
+    pub(crate) fn buckets(self) -> Self {
+        HistogramNeeds {
+            buckets: true,
+            ..self
+        }
+    }
+
+    fn only_totals(self) -> bool {
+        self.totals && !self.buckets
     }
 }
 

@@ -46,7 +46,7 @@ pub(super) fn labels(metric: &str) -> Labels {
 /// Production settings, with experimental functions.
 pub(super) fn engine() -> Engine {
     Engine {
-        parse_options: ParseOptions { experimental: true },
+        parse_options: ParseOptions::everything(),
         ..Engine::default()
     }
 }

@@ -199,8 +199,8 @@ fn ambiguous_matches_fail_and_say_between_whom() {
     assert_eq!(
         failure(&store, "right / on (a) twice", 0),
         "found duplicate series for the match group {a=\"1\"} on the right hand-side of the \
-         operation: [{__name__=\"twice\", a=\"1\", c=\"2\"}, {__name__=\"twice\", a=\"1\", \
-         c=\"1\"}];many-to-many matching not allowed: matching labels must be unique on one side"
+         operation: [{__name__=\"twice\", a=\"1\", c=\"1\"}, {__name__=\"twice\", a=\"1\", \
+         c=\"2\"}];many-to-many matching not allowed: matching labels must be unique on one side"
     );
     assert_eq!(
         failure(&store, "left / on (a) right", 0),
@@ -555,6 +555,7 @@ fn every_function_is_implemented() {
         let args: Vec<&str> = (0..function.args_min().max(function.args.len()))
             .map(|at| match function.arg_type(at) {
                 Some(ValueType::Scalar) => "0.5",
+                Some(ValueType::Vector) if at == 1 && function.takes_label_selector => "{}",
                 Some(ValueType::Vector) => "x_total",
                 Some(ValueType::Matrix) => "x_total[1m]",
                 Some(ValueType::String) | None => "\"a\"",

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use slogate_series::{Histogram, Labels, ResetHint, Sample, Series, Value};
 
+use crate::ast::Extension;
 use crate::eval::meter::{Meter, histogram_size};
+use crate::eval::rate::extended::with_borders;
 use crate::eval::{Column, EvalError, Grid, column, merge_same_labels};
 
 /// A float sample.
@@ -90,9 +92,30 @@ pub(crate) struct RangeData {
     pub(crate) series: Vec<RangeSeries>,
     pub(crate) range_ms: i64,
     pub(crate) ends: WindowEnds,
+    /// Whether windows reach beyond their borders, and how far.
+    pub(crate) reach: Option<Reach>,
 }
 
-/// The samples of one series in `(end_ms - range_ms, end_ms]`.
+/// Samples beyond the borders of a window that are looked at with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reach {
+    pub(crate) extension: Extension,
+    /// How far beyond a border.
+    pub(crate) lookback_ms: i64,
+}
+
+impl Reach {
+    /// How far it goes before the start, and after the end.
+    pub(crate) fn beyond_ms(self) -> (i64, i64) {
+        match self.extension {
+            Extension::Anchored => (self.lookback_ms, 0),
+            Extension::Smoothed => (self.lookback_ms, self.lookback_ms),
+        }
+    }
+}
+
+/// The samples of one series in `(end_ms - range_ms, end_ms]`, and with an extension those
+/// beyond that.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Window<'a> {
     pub(crate) labels: &'a Labels,
@@ -102,11 +125,17 @@ pub(crate) struct Window<'a> {
     pub(crate) end_ms: i64,
     /// The step's own time, which `@` and `offset` don't move.
     pub(crate) step_ms: i64,
+    pub(crate) extension: Option<Extension>,
 }
 
 impl<'a> Window<'a> {
     pub(crate) fn metric_name(&self) -> &'a str {
         self.labels.metric_name().unwrap_or_default()
+    }
+
+    /// The start of the range, which is not part of it.
+    pub(crate) fn open_ms(&self) -> i64 {
+        self.end_ms.saturating_sub(self.range_ms)
     }
 
     pub(crate) fn is_mixed(&self) -> bool {
@@ -147,6 +176,7 @@ impl RangeData {
             series,
             range_ms,
             ends,
+            reach: None,
         }
     }
 
@@ -158,6 +188,7 @@ impl RangeData {
         mut compute: impl FnMut(&Window<'_>, usize) -> Option<Value>,
     ) -> Result<Vec<Column>, EvalError> {
         let (range_ms, ends) = (self.range_ms, self.ends);
+        let (before_ms, after_ms) = self.reach.map_or((0, 0), Reach::beyond_ms);
         let mut columns = Vec::with_capacity(self.series.len());
         for series in self.series {
             let mut column = Column::empty(series.labels.clone(), series.drop_name, grid.steps);
@@ -165,14 +196,16 @@ impl RangeData {
             let mut histograms = Slider::default();
             for step in 0..grid.steps {
                 let end_ms = ends.at(grid, step);
-                let open_ms = end_ms.saturating_sub(range_ms);
+                let open_ms = end_ms.saturating_sub(range_ms).saturating_sub(before_ms);
+                let past_ms = end_ms.saturating_add(after_ms);
                 let window = Window {
                     labels: &series.labels,
-                    floats: floats.slide(&series.floats, |p| p.t_ms, open_ms, end_ms),
-                    histograms: histograms.slide(&series.histograms, |p| p.t_ms, open_ms, end_ms),
+                    floats: floats.slide(&series.floats, |p| p.t_ms, open_ms, past_ms),
+                    histograms: histograms.slide(&series.histograms, |p| p.t_ms, open_ms, past_ms),
                     range_ms,
                     end_ms,
                     step_ms: grid.time_ms(step),
+                    extension: self.reach.map(|reach| reach.extension),
                 };
                 meter.check()?;
                 meter.look_at(window.size());
@@ -195,7 +228,29 @@ impl RangeData {
         let open_ms = end_ms.saturating_sub(self.range_ms);
         let mut names = Vec::new();
         let mut all = Vec::new();
-        for series in self.series {
+        for mut series in self.series {
+            if let Some(reach) = self.reach {
+                if !series.histograms.is_empty() {
+                    let name = reach.extension.as_str();
+                    let message = format!("{name} modifier is not supported with histograms");
+                    return Err(EvalError::execution(message));
+                }
+                let window = Window {
+                    labels: &series.labels,
+                    floats: &series.floats,
+                    histograms: &[],
+                    range_ms: self.range_ms,
+                    end_ms,
+                    step_ms: grid.time_ms(0),
+                    extension: Some(reach.extension),
+                };
+                series.floats = with_borders(&window);
+            }
+            let open_ms = match self.reach {
+                // The border has a value too.
+                Some(_) => open_ms.saturating_sub(1),
+                None => open_ms,
+            };
             let floats = series
                 .floats
                 .into_iter()

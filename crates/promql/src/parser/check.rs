@@ -1,7 +1,9 @@
 //! The type rules: what may stand where.
 
 use crate::ast::Span;
-use crate::ast::{Aggregate, BinaryOp, Cardinality, Expr, ValueType, VectorMatching};
+use crate::ast::{
+    Aggregate, BinaryOp, Cardinality, Expr, ExprKind, ValueType, VectorMatching, VectorSelector,
+};
 use crate::error::ParseError;
 use crate::function::Function;
 use crate::parser::{BinaryModifier, Parser};
@@ -40,6 +42,16 @@ impl Parser<'_> {
                 function.name
             );
             return Err(self.fail(span, message));
+        }
+        if let Some(selector) = args.get(1).filter(|_| function.takes_label_selector) {
+            let message = match &selector.kind {
+                ExprKind::Vector(VectorSelector { name: None, .. }) => "",
+                ExprKind::Vector(_) => "expected label selectors only, got vector selector instead",
+                _ => "expected label selectors only",
+            };
+            if !message.is_empty() {
+                return Err(self.fail(selector.span, message));
+            }
         }
         for (at, arg) in args.iter().enumerate() {
             let context = || format!("call to function {:?}", function.name);
@@ -126,12 +138,13 @@ impl Parser<'_> {
                 );
                 return Err(self.fail(op_span, message));
             }
-            if modifier
-                .matching
-                .as_ref()
-                .is_some_and(|matching| !matching.labels.is_empty())
-            {
+            let matching = modifier.matching.unwrap_or_default();
+            if !matching.labels.is_empty() {
                 let message = "vector matching only allowed between instant vectors";
+                return Err(self.fail(modifier.matching_span, message));
+            }
+            if matching.fill_left.is_some() || matching.fill_right.is_some() {
+                let message = "filling in missing series only allowed between instant vectors";
                 return Err(self.fail(modifier.matching_span, message));
             }
             return Ok(None);
@@ -144,15 +157,14 @@ impl Parser<'_> {
         op: BinaryOp,
         modifier: BinaryModifier,
     ) -> Result<VectorMatching, ParseError> {
-        let mut matching = modifier.matching.unwrap_or(VectorMatching {
-            card: Cardinality::OneToOne,
-            on: false,
-            labels: Vec::new(),
-            include: Vec::new(),
-        });
+        let mut matching = modifier.matching.unwrap_or_default();
         if op.is_set() {
             if matching.card != Cardinality::OneToOne {
                 let message = format!("no grouping allowed for {:?} operation", op.as_str());
+                return Err(self.fail(modifier.matching_span, message));
+            }
+            if matching.fill_left.is_some() || matching.fill_right.is_some() {
+                let message = "filling in missing series not allowed for set operators";
                 return Err(self.fail(modifier.matching_span, message));
             }
             matching.card = Cardinality::ManyToMany;

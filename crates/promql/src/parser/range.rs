@@ -1,6 +1,8 @@
 //! What follows an expression: ranges, subqueries, `offset` and `@`; and durations.
 
-use crate::ast::{AtModifier, Expr, ExprKind, MatrixSelector, Span, Subquery, ValueType};
+use crate::ast::{
+    AtModifier, Expr, ExprKind, Extension, MatrixSelector, Span, Subquery, ValueType,
+};
 use crate::duration::{DurationContext, DurationError, DurationExpr, DurationKind, DurationOp};
 use crate::error::ParseError;
 use crate::lexer::TokenKind;
@@ -20,6 +22,12 @@ impl Parser<'_> {
                 TokenKind::At => self.at_modifier(&mut parsed.expr)?,
                 TokenKind::Ident if is_keyword(self.text(), &["offset"]) => {
                     self.offset(&mut parsed.expr)?;
+                }
+                TokenKind::Ident if is_keyword(self.text(), &["anchored"]) => {
+                    self.extension(&mut parsed.expr, Extension::Anchored)?;
+                }
+                TokenKind::Ident if is_keyword(self.text(), &["smoothed"]) => {
+                    self.extension(&mut parsed.expr, Extension::Smoothed)?;
                 }
                 _ => return Ok(parsed),
             }
@@ -89,6 +97,7 @@ impl Parser<'_> {
     }
 
     fn check_positive(&self, duration: &DurationExpr) -> Result<(), ParseError> {
+        self.check_enabled(duration)?;
         if duration.is_constant()
             && let Err(error) = duration.resolve_positive_ms(DurationContext::default())
         {
@@ -97,9 +106,23 @@ impl Parser<'_> {
         Ok(())
     }
 
+    /// Refuses arithmetic where it is not enabled; a signed number is none.
+    fn check_enabled(&self, duration: &DurationExpr) -> Result<(), ParseError> {
+        let unsigned = match &duration.kind {
+            DurationKind::Sign(_, inner) => inner,
+            _ => duration,
+        };
+        if self.options.duration_expressions || matches!(unsigned.kind, DurationKind::Literal(_)) {
+            return Ok(());
+        }
+        let message = "experimental duration expression is not enabled";
+        Err(self.fail(duration.span, message))
+    }
+
     fn offset(&mut self, expr: &mut Expr) -> Result<(), ParseError> {
         let keyword = self.advance().span;
         let duration = self.duration_operand()?;
+        self.check_enabled(&duration)?;
         if duration.is_constant()
             && let Err(error @ (DurationError::OutOfRange | DurationError::DivisionByZero)) =
                 duration.resolve_ms(DurationContext::default())
@@ -115,6 +138,34 @@ impl Parser<'_> {
             return Err(self.fail(keyword, "offset may not be set multiple times"));
         }
         *offset = Some(duration);
+        expr.span.end = self.previous_end();
+        Ok(())
+    }
+
+    fn extension(&mut self, expr: &mut Expr, extension: Extension) -> Result<(), ParseError> {
+        let keyword = self.advance().span;
+        let name = extension.as_str();
+        if !self.options.extended_range_selectors {
+            let message = format!("{name} modifier is experimental and not enabled");
+            return Err(self.fail(keyword, message));
+        }
+        let selector = match &mut expr.kind {
+            ExprKind::Vector(selector) => selector,
+            ExprKind::Matrix(matrix) => &mut matrix.selector,
+            ExprKind::Subquery(_) => {
+                let message = format!("{name} modifier is not supported for subqueries");
+                return Err(self.fail(keyword, message));
+            }
+            _ => return Err(self.fail(keyword, format!("{name} modifier not implemented"))),
+        };
+        if selector
+            .extension
+            .is_some_and(|earlier| earlier != extension)
+        {
+            let message = "anchored and smoothed modifiers cannot be used together";
+            return Err(self.fail(keyword, message));
+        }
+        selector.extension = Some(extension);
         expr.span.end = self.previous_end();
         Ok(())
     }

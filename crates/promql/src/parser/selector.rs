@@ -10,6 +10,15 @@ use crate::parser::{Parsed, Parser};
 impl Parser<'_> {
     /// A selector, at its name or its opening brace.
     pub(super) fn selector(&mut self) -> Result<Parsed, ParseError> {
+        let parsed = self.unchecked_selector()?;
+        if let ExprKind::Vector(selector) = &parsed.expr.kind {
+            self.check_selector(selector, parsed.expr.span)?;
+        }
+        Ok(parsed)
+    }
+
+    /// As [`Parser::selector`]; it may select everything.
+    pub(super) fn unchecked_selector(&mut self) -> Result<Parsed, ParseError> {
         let start = self.token().span;
         let mut selector = VectorSelector::default();
         if self.peek() != TokenKind::LeftBrace {
@@ -21,7 +30,6 @@ impl Parser<'_> {
             self.matchers(&mut selector)?;
         }
         let span = Span::new(start.start, self.previous_end());
-        self.check_selector(&selector, span)?;
         Ok(Parsed::leaf(ExprKind::Vector(selector), span))
     }
 

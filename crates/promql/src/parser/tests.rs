@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn printed(source: &str) -> String {
-    match parse_with(source, ParseOptions { experimental: true }) {
+    match parse_with(source, ParseOptions::everything()) {
         Ok(expr) => expr.to_string(),
         Err(error) => panic!("{}", error.render(source)),
     }
@@ -251,7 +251,7 @@ proptest! {
             let end = source.floor_char_boundary((at + length).min(source.len()));
             source.replace_range(at..end.max(at), &insert);
         }
-        match parse_with(&source, ParseOptions { experimental: true }) {
+        match parse_with(&source, ParseOptions::everything()) {
             Ok(expr) => prop_assert_eq!(printed(&expr.to_string()), expr.to_string()),
             Err(error) => {
                 prop_assert!(error.span.start <= error.span.end);
@@ -259,5 +259,101 @@ proptest! {
                 let _ = error.render(&source);
             }
         }
+    }
+}
+
+#[test]
+fn what_is_behind_flags_parses_and_prints_with_them_only() {
+    let off = "experimental and not enabled";
+    for (source, printed_as, refused_as) in [
+        ("a + fill(0) b", "a + fill (0) b", off),
+        (
+            "a + FILL_right(-1) fill_left(2m) b",
+            "a + fill_left (2m) fill_right (-1) b",
+            off,
+        ),
+        (
+            "a / on(x) group_left(y) fill_left(Inf) b",
+            "a / on (x) group_left (y) fill_left (Inf) b",
+            off,
+        ),
+        ("x[5m] smoothed offset 1m", "x[5m] smoothed offset 1m", off),
+        ("x[5m] @ 5 anchored", "x[5m] anchored @ 5.000", off),
+        ("x smoothed @ 5", "x @ 5.000 smoothed", off),
+        ("x anchored [5m]", "x[5m] anchored", off),
+        ("info(x)", "info(x)", off),
+        ("info(x, {})", "info(x, {})", off),
+        ("info(x, {a=~\".*\"})", "info(x, {a=~\".*\"})", off),
+        ("start_timestamp(x)", "start_timestamp(x)", off),
+        ("limit_ratio(0.5, x)", "limit_ratio(0.5, x)", off),
+    ] {
+        assert_eq!(printed(source), printed_as, "{source}");
+        assert!(
+            error(source).message.contains(refused_as),
+            "{source}: {}",
+            error(source)
+        );
+    }
+    let without_arithmetic = ParseOptions {
+        duration_expressions: false,
+        ..ParseOptions::default()
+    };
+    for source in [
+        "x[5m*2]",
+        "x offset step()",
+        "x[1h:min_of(1m, 2m)]",
+        "x offset (5m)",
+    ] {
+        let error = parse_with(source, without_arithmetic).unwrap_err();
+        assert_eq!(
+            error.message, "experimental duration expression is not enabled",
+            "{source}"
+        );
+        parse(source).unwrap();
+    }
+    assert!(parse_with("x[5m] offset -5m", without_arithmetic).is_ok());
+}
+
+#[test]
+fn words_of_modifiers_are_names_elsewhere() {
+    for source in [
+        "fill",
+        "other + fill",
+        "fill + fill_left",
+        "anchored",
+        "smoothed[5m]",
+        "info",
+        "sum by (fill, smoothed) (anchored)",
+        "fill_right{fill=\"a\"}",
+    ] {
+        assert_eq!(parse(source).unwrap().to_string(), source);
+    }
+    assert_eq!(printed("other + fill(0) fill"), "other + fill (0) fill");
+    assert_eq!(printed("anchored anchored"), "anchored anchored");
+}
+
+#[test]
+fn misplaced_modifiers_are_refused() {
+    for (source, text) in [
+        ("1 + fill(0) a", "only allowed between instant vectors"),
+        ("a and fill(0) b", "not allowed for set operators"),
+        ("a + fill(x) b", "a number to fill in"),
+        ("a + fill(0) fill_left(1) b", "unknown function"),
+        (
+            "x[5m:] anchored",
+            "anchored modifier is not supported for subqueries",
+        ),
+        ("x[5m] anchored smoothed", "cannot be used together"),
+        ("(x) smoothed", "smoothed modifier not implemented"),
+        (
+            "info(x, y{})",
+            "expected label selectors only, got vector selector instead",
+        ),
+        ("info(x, 1 + y)", "expected label selectors only"),
+        ("info(x, {}, z)", "expected at most 2 argument(s)"),
+        ("abs({})", "at least one non-empty matcher"),
+    ] {
+        let error = parse_with(source, ParseOptions::everything()).unwrap_err();
+        assert!(error.message.contains(text), "{source}: {error}");
     }
 }

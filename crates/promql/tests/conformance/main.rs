@@ -1,38 +1,47 @@
-//! Prometheus's own test scripts, read from the folder `promqltest` in the folder that
-//! `SLOGATE_CONFORMANCE_DIR` names; skipped where that is not set.
+//! Prometheus's own test scripts, and what its sources say in errors and annotations.
+//!
+//! Every `.test` file is read from the folder that `SLOGATE_PROMQLTEST_DIR` names, else from
+//! `promqltest` in the folder that `SLOGATE_CONFORMANCE_DIR` names; where neither is set the
+//! tests say so and pass. `SLOGATE_CONFORMANCE_FILE` picks the files whose name contains it,
+//! `SLOGATE_PROMQLTEST_TABLE` names a file to which the table of results goes as Markdown.
 
 mod notation;
 mod oracle;
+mod report;
 mod run;
 mod script;
+mod store;
 
 use std::path::PathBuf;
 
-/// The scripts, as name and text, or `None` with a note where there are none.
+/// The folder with the scripts, or `None` with a note where none is named.
+fn scripts_dir() -> Option<PathBuf> {
+    if let Some(dir) = std::env::var_os("SLOGATE_PROMQLTEST_DIR") {
+        return Some(PathBuf::from(dir));
+    }
+    if let Some(dir) = std::env::var_os("SLOGATE_CONFORMANCE_DIR") {
+        return Some(PathBuf::from(dir).join("promqltest"));
+    }
+    println!("skipped: neither SLOGATE_PROMQLTEST_DIR nor SLOGATE_CONFORMANCE_DIR is set");
+    None
+}
+
+/// The scripts, as name and text, sorted by name.
 fn scripts() -> Option<Vec<(String, String)>> {
-    let Some(dir) = std::env::var_os("SLOGATE_CONFORMANCE_DIR") else {
-        println!("skipped: SLOGATE_CONFORMANCE_DIR is not set");
-        return None;
-    };
+    let dir = scripts_dir()?;
     let mut scripts = Vec::new();
-    let dir = PathBuf::from(dir).join("promqltest");
     for entry in std::fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())) {
         let path = entry.expect("a readable folder").path();
-        if path
+        let is_script = path
             .extension()
-            .is_some_and(|extension| extension == "test")
-        {
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            scripts.push((
-                name,
-                std::fs::read_to_string(&path).expect("a readable script"),
-            ));
+            .is_some_and(|extension| extension == "test");
+        if is_script {
+            let name = path.file_name().unwrap_or_default();
+            let text = std::fs::read_to_string(&path).expect("a readable script");
+            scripts.push((name.to_string_lossy().into_owned(), text));
         }
     }
     scripts.sort();
+    assert!(!scripts.is_empty(), "no .test file in {}", dir.display());
     Some(scripts)
 }

@@ -106,7 +106,7 @@ fn quoted(text: &str) -> Option<(String, &str)> {
             else {
                 return None;
             };
-            return Some((value.as_ref().to_owned(), rest));
+            return Some((value.text.as_ref().to_owned(), rest));
         }
     }
     None

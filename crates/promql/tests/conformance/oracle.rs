@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 use slogate_promql::{ParseOptions, parse_with};
 
-use crate::script::{self, CommandKind};
+use crate::script::{self, CommandKind, What};
 
-const EXPERIMENTAL: ParseOptions = ParseOptions { experimental: true };
+const EXPERIMENTAL: ParseOptions = ParseOptions::everything();
 
 /// The queries of all scripts, and whether they may be refused.
 fn queries() -> Vec<(String, bool)> {
@@ -13,29 +13,12 @@ fn queries() -> Vec<(String, bool)> {
     for (_, text) in crate::scripts().unwrap_or_default() {
         for command in script::parse(&text) {
             if let CommandKind::Eval(eval) = command.kind {
-                let fails = eval.expects.iter().any(|e| e.what == "fail");
+                let fails = eval.expects(What::Fail);
                 queries.push((eval.query, fails));
             }
         }
     }
     queries
-}
-
-/// Features of Prometheus that are behind a flag there and that this parser does not have.
-fn is_left_out(query: &str) -> bool {
-    let words = [
-        "anchored",
-        "smoothed",
-        "fill",
-        "fill_left",
-        "fill_right",
-        "info",
-        "start_timestamp",
-    ];
-    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    query
-        .split(|c| !is_word(c))
-        .any(|word| words.contains(&word))
 }
 
 #[test]
@@ -54,7 +37,7 @@ fn every_query_of_the_scripts_parses_and_prints_back() {
                     "{query} / {printed}"
                 );
             }
-            Err(error) if !fails && !is_left_out(query) => refused.push(error.render(query)),
+            Err(error) if !fails => refused.push(error.render(query)),
             Err(_) => {}
         }
     }
@@ -75,7 +58,6 @@ fn the_other_parser_agrees_on_stable_queries() {
         // refused.
         if let (Err(ours), Ok(_)) = (&ours, &theirs)
             && parse_with(&query, EXPERIMENTAL).is_err()
-            && !is_left_out(&query)
             && !query.contains("\\x")
         {
             disagreements.push(format!("only refused here:\n{}", ours.render(&query)));

@@ -1,315 +1,178 @@
-//! Running scripts: a table of what passes per file, and the first failures in full.
+//! Running scripts, as Prometheus runs them.
+//!
+//! An instant query is asked at its time; then, with `@` and that time on every selector, at
+//! other times, which must not matter; and each of these also as the middle of a range query.
+//! Errors, annotations with their places, values, order and timestamps are compared.
 
-use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use slogate_promql::ast::{AtModifier, Expr, ExprKind};
 use slogate_promql::{
     AnnotationLevel, Engine, EvalError, ParseOptions, QueryResult, QueryValue, parse_with, position,
 };
-use slogate_series::{Buckets, Histogram, Labels, ResetHint, Sample, Series, Value, is_stale};
+use slogate_series::{Buckets, Histogram, Labels, Series, Value, is_stale};
 
 use crate::notation::{Expected, Item};
-use crate::script::{self, CommandKind, Eval, ExpectedValue, When};
+use crate::report::{self, Report};
+use crate::script::{self, CommandKind, Eval, ExpectedValue, What, When};
+use crate::store;
 
 /// The engine that the scripts assume.
-fn engine() -> Engine {
+pub(crate) fn engine() -> Engine {
     Engine {
         samples_max: 10_000,
         delayed_name_removal: true,
-        parse_options: ParseOptions { experimental: true },
+        use_start_timestamps: true,
+        parse_options: ParseOptions::everything(),
         ..Engine::default()
     }
 }
 
-/// How many evaluations passed when this was last looked at; a fall is a regression.
-const PASSED_MIN: usize = 1641;
+/// The share of all evaluations that must pass, experimental features included.
+const PASSED_MIN: f64 = 0.95;
 
 #[test]
 fn prometheus_test_scripts() {
     let Some(scripts) = crate::scripts() else {
         return;
     };
-    let (mut table, mut details) = (String::new(), String::new());
-    let (mut all, mut passed) = (0, 0);
     let wanted = std::env::var("SLOGATE_CONFORMANCE_FILE").unwrap_or_default();
-    for (name, text) in scripts.iter().filter(|(name, _)| name.contains(&wanted)) {
-        let report = run_script(text);
-        let _ = writeln!(
-            table,
-            "{name:32} {:5} evals {:5} passed {:4} failed {:3} unread",
-            report.evals,
-            report.evals - report.failures.len(),
-            report.failures.len(),
-            report.unread
-        );
-        all += report.evals;
-        passed += report.evals - report.failures.len();
-        for failure in report
-            .failures
-            .iter()
-            .take(if wanted.is_empty() { 3 } else { 1000 })
-        {
-            let _ = writeln!(details, "{name}:{failure}");
-        }
+    let engine = engine();
+    let reports: Vec<Report> = scripts
+        .iter()
+        .filter(|(name, _)| name.contains(&wanted))
+        .map(|(name, text)| Report {
+            name: name.clone(),
+            ..run_script(&engine, text)
+        })
+        .collect();
+    println!("{}", report::text(&reports, !wanted.is_empty()));
+    if let Some(path) = std::env::var_os("SLOGATE_PROMQLTEST_TABLE") {
+        let write = std::fs::write(&path, report::markdown(&reports));
+        write.unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     }
-    println!("{details}\n{table}\n{passed} of {all} evaluations pass");
-    if wanted.is_empty() {
-        assert!(
-            passed >= PASSED_MIN,
-            "{passed} pass, {PASSED_MIN} did before"
-        );
-    }
+    let (evals, passed) = report::total(&reports);
+    assert!(
+        passed as f64 >= PASSED_MIN * evals as f64,
+        "{passed} of {evals} pass"
+    );
+    let failing = reports
+        .iter()
+        .filter(|r| r.is_stable() && !r.failures.is_empty());
+    let failing: Vec<&str> = failing.map(|r| r.name.as_str()).collect();
+    assert!(
+        failing.is_empty(),
+        "stable files with failures: {failing:?}"
+    );
 }
 
-#[derive(Default)]
-struct Report {
-    evals: usize,
-    unread: usize,
-    failures: Vec<String>,
-}
-
-fn run_script(text: &str) -> Report {
+fn run_script(engine: &Engine, text: &str) -> Report {
     let mut report = Report::default();
-    let mut store: Vec<Series> = Vec::new();
+    let mut stored: Vec<Series> = Vec::new();
     for command in script::parse(text) {
+        let line = command.line;
         match command.kind {
-            CommandKind::Clear => store.clear(),
-            CommandKind::Load { series, with_nhcb } => {
-                if with_nhcb {
-                    for nhcb in classic_to_native(&series) {
-                        append(&mut store, nhcb);
-                    }
-                }
-                for series in series {
-                    append(&mut store, series);
-                }
-            }
+            CommandKind::Clear => stored.clear(),
+            CommandKind::Load { series, with_nhcb } => store::load(&mut stored, series, with_nhcb),
             CommandKind::Eval(eval) => {
                 report.evals += 1;
-                if let Err(why) = run_eval(&eval, &store) {
-                    let line = command.line;
-                    report
-                        .failures
-                        .push(format!("{line}: {}\n    {why}", eval.query));
+                let run = || run_eval(engine, &eval, &stored);
+                let outcome = catch_unwind(AssertUnwindSafe(run));
+                if let Err(why) = outcome.unwrap_or_else(|_| Err("panics".to_owned())) {
+                    let failure = format!("{line}: {}\n    {why}", eval.query);
+                    report.failures.push(failure);
                 }
             }
             CommandKind::Unknown(block) => {
                 report.unread += 1;
-                let line = command.line;
-                println!(
-                    "not read, line {line}: {}",
-                    block.lines().next().unwrap_or_default()
-                );
+                let first = block.lines().next().unwrap_or_default();
+                report.failures.push(format!("{line}: can't read: {first}"));
             }
         }
     }
     report
 }
 
-fn append(store: &mut Vec<Series>, series: Series) {
-    let at = store
-        .iter()
-        .position(|earlier| earlier.labels == series.labels);
-    let mut samples = at.map(|at| store.remove(at).samples).unwrap_or_default();
-    let mut by_time: BTreeMap<i64, Sample> = samples.drain(..).map(|s| (s.t_ms, s)).collect();
-    for sample in series.samples {
-        by_time.entry(sample.t_ms).or_insert(sample);
-    }
-    let mut samples: Vec<Sample> = by_time.into_values().collect();
-    note_resets(&mut samples);
-    store.push(Series {
-        labels: series.labels,
-        samples,
-    });
-}
-
-/// Prometheus's store knows of neighbouring histograms whether there is a reset between them.
-fn note_resets(samples: &mut [Sample]) {
-    let mut previous: Option<Arc<Histogram>> = None;
-    for sample in samples {
-        let Value::Histogram(h) = &sample.value else {
-            previous = None;
-            continue;
-        };
-        let mut hinted = h.as_ref().clone();
-        if hinted.reset_hint == ResetHint::Unknown
-            && let Some(previous) = &previous
-            && previous.reset_hint != ResetHint::Gauge
-            && previous.custom_bounds == h.custom_bounds
-        {
-            hinted.reset_hint = match h.is_reset_after(previous) {
-                true => ResetHint::Reset,
-                false => ResetHint::NotReset,
-            };
-        } else if hinted.reset_hint == ResetHint::NotReset && previous.is_none() {
-            hinted.reset_hint = ResetHint::Unknown;
-        }
-        let hinted = Arc::new(hinted);
-        previous = Some(hinted.clone());
-        sample.value = Value::Histogram(hinted);
-    }
-}
-
-/// Classic histograms as native ones with custom bounds.
-fn classic_to_native(series: &[Series]) -> Vec<Series> {
-    #[derive(Default)]
-    struct Classic {
-        buckets: Vec<(f64, f64)>,
-        count: Option<f64>,
-        sum: f64,
-    }
-    let mut found: BTreeMap<Labels, BTreeMap<i64, Classic>> = BTreeMap::new();
-    for one in series {
-        let name = one.labels.metric_name().unwrap_or_default();
-        let part = ["_bucket", "_count", "_sum"]
-            .into_iter()
-            .find(|s| name.ends_with(s));
-        let Some(part) = part else { continue };
-        let le = one.labels.get("le").and_then(|le| le.parse::<f64>().ok());
-        if part == "_bucket" && le.is_none() {
-            continue;
-        }
-        let mut labels = one.labels.without(&["le"]).to_builder();
-        labels.set("__name__", &name[..name.len() - part.len()]);
-        let times = found.entry(labels.build()).or_default();
-        for sample in &one.samples {
-            let Value::Float(value) = sample.value else {
-                continue;
-            };
-            if is_stale(value) {
-                continue;
-            }
-            let classic = times.entry(sample.t_ms).or_default();
-            match part {
-                "_bucket" => classic.buckets.push((le.unwrap_or_default(), value)),
-                "_count" => classic.count = Some(value),
-                _ => classic.sum = value,
-            }
-        }
-    }
-    let native = |t_ms: i64, mut classic: Classic| {
-        classic.buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let highest = classic.buckets.last().map(|bucket| bucket.1);
-        let count = classic.count.or(highest).unwrap_or(0.0);
-        let bounds: Vec<f64> = classic
-            .buckets
-            .iter()
-            .map(|b| b.0)
-            .filter(|b| b.is_finite())
-            .collect();
-        let mut below = 0.0;
-        let mut counts = Vec::new();
-        for (upper, cumulative) in &classic.buckets {
-            if upper.is_finite() {
-                counts.push(cumulative - below);
-                below = *cumulative;
-            }
-        }
-        counts.push(count - below);
-        let h = Histogram {
-            schema: slogate_series::histogram::CUSTOM_SCHEMA,
-            count,
-            sum: classic.sum,
-            positive: Buckets::from_dense(0, counts),
-            custom_bounds: bounds.into(),
-            ..Histogram::default()
-        };
-        Sample {
-            t_ms,
-            start_ms: 0,
-            value: Value::Histogram(h.into()),
-        }
-    };
-    found
-        .into_iter()
-        .filter(|(_, times)| times.values().any(|classic| !classic.buckets.is_empty()))
-        .map(|(labels, times)| Series {
-            labels,
-            samples: times
-                .into_iter()
-                .map(|(t_ms, classic)| native(t_ms, classic))
-                .collect(),
-        })
-        .collect()
-}
-
-fn run_eval(eval: &Eval, store: &[Series]) -> Result<(), String> {
-    let engine = engine();
-    let expects_failure = eval.expects.iter().find(|e| e.what == "fail");
-    let result = match eval.when {
-        When::Instant(at_ms) => engine.instant(eval.query.as_str(), &store, at_ms),
+fn run_eval(engine: &Engine, eval: &Eval, stored: &[Series]) -> Result<(), String> {
+    let at_ms = match eval.when {
+        When::Instant(at_ms) => at_ms,
         When::Range {
             start_ms,
             end_ms,
             step_ms,
-        } => engine.range(eval.query.as_str(), &store, start_ms, end_ms, step_ms),
+        } => {
+            let result = engine.range(eval.query.as_str(), &stored, start_ms, end_ms, step_ms);
+            return check(eval, &eval.query, result).map(|_| ());
+        }
     };
-    if let Some(expect) = expects_failure {
-        let Err(error) = result else {
-            return Err("succeeds, but must fail".to_owned());
-        };
-        return match &expect.message {
-            Some(message) if *message != error.to_string() => Err(format!(
-                "fails with\n    {error}\n    instead of\n    {message}"
-            )),
-            _ => Ok(()),
-        };
-    }
-    let result = result.map_err(|error| format!("fails: {error}"))?;
-    check_annotations(eval, &result)?;
-    check_value(eval, &result.value)?;
-    match eval.when {
-        When::Instant(at_ms) => check_again(eval, &engine, store, at_ms),
-        When::Range { .. } => Ok(()),
-    }
-}
-
-/// The same query pinned to its time by `@`, at other times, and in the middle of a range.
-fn check_again(eval: &Eval, engine: &Engine, store: &[Series], at_ms: i64) -> Result<(), String> {
-    let mut pinned = parse_with(&eval.query, engine.parse_options).map_err(|e| e.to_string())?;
     let mut queries = vec![(eval.query.clone(), at_ms)];
-    if pin(&mut pinned, at_ms) {
+    if let Ok(mut pinned) = parse_with(&eval.query, engine.parse_options)
+        && pin(&mut pinned, at_ms)
+    {
         let times = match at_ms {
             0 => vec![-1000, 0, 1000],
             t => vec![-10 * t, 0, t / 5, t, 10 * t],
         };
         queries.extend(times.into_iter().map(|time| (pinned.to_string(), time)));
     }
-    let range_differs = ["start()", "end()", "range()", "step()"];
     for (query, time_ms) in queries {
-        let result = engine.instant(query.as_str(), &store, time_ms);
-        let result = result.map_err(|error| format!("as {query} at {time_ms} fails: {error}"))?;
-        check_value(eval, &result.value)
-            .map_err(|why| format!("as {query} at {time_ms}: {why}"))?;
-        let plain = matches!(
-            eval.value,
-            ExpectedValue::Series(_) | ExpectedValue::Scalar(_)
-        );
-        if !plain || range_differs.iter().any(|text| eval.query.contains(text)) {
-            continue;
+        let place = |why: String| match query == eval.query {
+            true => why,
+            false => format!("as {query} at {time_ms}ms {why}"),
+        };
+        let result = engine.instant(query.as_str(), &stored, time_ms);
+        let succeeds = check(eval, &query, result).map_err(place)?;
+        if succeeds {
+            check_in_range(engine, eval, &query, stored, time_ms)
+                .map_err(|why| format!("as range query of {query} around {time_ms}ms {why}"))?;
         }
-        let result = engine.range(
-            query.as_str(),
-            &store,
-            time_ms - 60_000,
-            time_ms + 60_000,
-            60_000,
-        );
-        let result =
-            result.map_err(|error| format!("as range of {query} at {time_ms}: {error}"))?;
-        check_middle(eval, &result, time_ms)
-            .map_err(|why| format!("as range of {query} around {time_ms}: {why}"))?;
     }
     Ok(())
 }
 
-/// Compares one step of a range result with what an instant query must give.
-fn check_middle(eval: &Eval, result: &QueryResult, time_ms: i64) -> Result<(), String> {
+/// Compares everything about the result of `query`; whether it has a value.
+fn check(eval: &Eval, query: &str, result: Result<QueryResult, EvalError>) -> Result<bool, String> {
+    match (result, eval.expected(What::Fail).next()) {
+        (Err(error), Some(pattern)) if pattern.matches(&error.to_string()) => Ok(false),
+        (Err(error), Some(pattern)) => Err(format!(
+            "fails with\n    {error}\n    instead of\n    {pattern:?}"
+        )),
+        (Err(error), None) => Err(format!("fails: {error}")),
+        (Ok(_), Some(pattern)) => Err(format!("succeeds, but must fail: {pattern:?}")),
+        (Ok(result), None) => {
+            check_annotations(eval, query, &result)?;
+            check_value(eval, &result.value)?;
+            Ok(true)
+        }
+    }
+}
+
+/// The same query as the middle of a range query of three steps.
+fn check_in_range(
+    engine: &Engine,
+    eval: &Eval,
+    query: &str,
+    stored: &[Series],
+    time_ms: i64,
+) -> Result<(), String> {
+    let differs = ["start()", "end()", "range()", "step()"];
+    let is_plain = matches!(
+        eval.value,
+        ExpectedValue::Series(_) | ExpectedValue::Scalar(_)
+    );
+    if !is_plain || differs.iter().any(|text| query.contains(text)) {
+        return Ok(());
+    }
+    let (start_ms, end_ms) = (time_ms - 60_000, time_ms + 60_000);
+    let result = engine.range(query, &stored, start_ms, end_ms, 60_000);
+    let result = result.map_err(|error| format!("fails: {error}"))?;
+    if eval.expects(What::Ordered) {
+        return Ok(());
+    }
     let QueryValue::Matrix(series) = &result.value else {
         return Err("is no matrix".to_owned());
     };
+    check_sorted(series)?;
     let mut elements = Vec::new();
     for one in series {
         for sample in one.samples.iter().filter(|sample| sample.t_ms == time_ms) {
@@ -324,6 +187,14 @@ fn check_middle(eval: &Eval, result: &QueryResult, time_ms: i64) -> Result<(), S
         ExpectedValue::Series(expected) => compare_elements(expected, &elements, false),
         _ => Ok(()),
     }
+}
+
+fn check_sorted(series: &[Series]) -> Result<(), String> {
+    let sorted = series.is_sorted_by(|a, b| a.labels <= b.labels);
+    let names: Vec<_> = series.iter().map(|s| &s.labels).collect();
+    sorted
+        .then_some(())
+        .ok_or_else(|| format!("is not sorted by labels: {names:?}"))
 }
 
 /// Sets `@` on every selector without one; false where that changes the meaning.
@@ -343,8 +214,9 @@ fn pin(expr: &mut Expr, at_ms: i64) -> bool {
             if subquery.at.is_some() {
                 return true;
             }
+            // What stands inside is evaluated at fixed times from now on.
             subquery.at = at;
-            !has_time_function(&subquery.expr)
+            true
         }
         ExprKind::Unary(unary) => pin(&mut unary.expr, at_ms),
         ExprKind::Paren(inner) => pin(inner, at_ms),
@@ -384,39 +256,33 @@ const TIME_FUNCTIONS: [&str; 15] = [
     "range",
 ];
 
-fn has_time_function(expr: &Expr) -> bool {
-    let here =
-        matches!(&expr.kind, ExprKind::Call(call) if TIME_FUNCTIONS.contains(&call.function.name));
-    here || expr.children().into_iter().any(has_time_function)
-}
-
-fn check_annotations(eval: &Eval, result: &QueryResult) -> Result<(), String> {
+fn check_annotations(eval: &Eval, query: &str, result: &QueryResult) -> Result<(), String> {
     for (level, yes, no) in [
-        (AnnotationLevel::Warning, "warn", "no_warn"),
-        (AnnotationLevel::Info, "info", "no_info"),
+        (AnnotationLevel::Warning, What::Warn, What::NoWarn),
+        (AnnotationLevel::Info, What::Info, What::NoInfo),
     ] {
-        let got: Vec<String> = result
-            .annotations
-            .iter()
-            .filter(|annotation| annotation.level == level)
+        let of_level = result.annotations.iter().filter(|a| a.level == level);
+        let got: Vec<String> = of_level
             .map(|annotation| {
-                let (line, column) = position(&eval.query, annotation.span.start);
+                let (line, column) = position(query, annotation.span.start);
                 format!("{} ({line}:{column})", annotation.message)
             })
             .collect();
-        let wanted: Vec<_> = eval.expects.iter().filter(|e| e.what == yes).collect();
-        if eval.expects.iter().any(|e| e.what == no) && !got.is_empty() {
-            return Err(format!("says {got:?}, but must not"));
+        if eval.expects(no) && !got.is_empty() {
+            return Err(format!("says {got:?}, but must say nothing"));
         }
-        if wanted.is_empty() {
+        if !eval.expects(yes) {
             continue;
         }
-        if got.is_empty() {
-            return Err(format!("says nothing, but must: {wanted:?}"));
-        }
-        let texts: Vec<&String> = wanted.iter().filter_map(|e| e.message.as_ref()).collect();
-        if texts.iter().any(|text| !got.contains(text)) {
-            return Err(format!("says {got:?} instead of {texts:?}"));
+        let wanted: Vec<_> = eval.expected(yes).collect();
+        let all_said = wanted
+            .iter()
+            .all(|pattern| got.iter().any(|text| pattern.matches(text)));
+        let all_wanted = got
+            .iter()
+            .all(|text| wanted.iter().any(|pattern| pattern.matches(text)));
+        if !all_said || !all_wanted {
+            return Err(format!("says\n    {got:?}\n    instead of\n    {wanted:?}"));
         }
     }
     Ok(())
@@ -436,26 +302,28 @@ fn check_value(eval: &Eval, value: &QueryValue) -> Result<(), String> {
                 .iter()
                 .map(|sample| (&sample.labels, &sample.value))
                 .collect();
-            let ordered = eval.expects.iter().any(|e| e.what == "ordered");
-            compare_elements(expected, &got, ordered)
+            compare_elements(expected, &got, eval.expects(What::Ordered))
         }
         (ExpectedValue::Series(expected), QueryValue::Matrix(got)) => {
             let When::Range {
-                start_ms, step_ms, ..
+                start_ms,
+                end_ms,
+                step_ms,
             } = eval.when
             else {
                 return Err("is a range vector".to_owned());
             };
-            compare_matrix(expected, got, start_ms, step_ms)
+            compare_matrix(expected, got, (start_ms, end_ms, step_ms))
         }
         (
             ExpectedValue::RangeVector {
                 start_ms,
+                end_ms,
                 step_ms,
                 series,
             },
             QueryValue::Matrix(got),
-        ) => compare_matrix(series, got, *start_ms, *step_ms),
+        ) => compare_matrix(series, got, (*start_ms, *end_ms, *step_ms)),
         (expected, got) => Err(format!("is {got:?}\n    instead of {expected:?}")),
     }
 }
@@ -498,16 +366,14 @@ fn compare_elements(
     Ok(())
 }
 
+/// `grid` is the start, the end and the step at which the expected values lie.
 fn compare_matrix(
     expected: &[Expected],
     got: &[Series],
-    start_ms: i64,
-    step_ms: i64,
+    grid: (i64, i64, i64),
 ) -> Result<(), String> {
-    let expected: Vec<_> = expected
-        .iter()
-        .filter(|e| e.values.iter().any(Option::is_some))
-        .collect();
+    let (start_ms, end_ms, step_ms) = grid;
+    check_sorted(got)?;
     if expected.len() != got.len() {
         let names: Vec<_> = got.iter().map(|series| &series.labels).collect();
         return Err(format!(
@@ -524,6 +390,9 @@ fn compare_matrix(
         for (at, item) in expected.values.iter().enumerate() {
             let Some(item) = item else { continue };
             let t_ms = start_ms + at as i64 * step_ms;
+            if t_ms > end_ms {
+                return Err(format!("can't have a value at {t_ms}, after the end"));
+            }
             match samples.next() {
                 Some(sample) if sample.t_ms == t_ms && same_value(item, &sample.value) => {}
                 other => {
@@ -585,12 +454,36 @@ fn same_float(a: f64, b: f64) -> bool {
 
 #[test]
 fn a_script_that_must_fail_is_seen_to_fail() {
-    let script = "load 1m\n  x 1 2\n\neval instant at 1m x\n  x 3\n\neval instant at 1m x\n  x 2\n";
-    let report = run_script(script);
-    assert_eq!(
-        (report.evals, report.failures.len(), report.unread),
-        (2, 1, 0)
-    );
-    let error: Result<_, EvalError> = engine().instant("x[", &Vec::<Series>::new(), 0);
-    assert!(matches!(error, Err(EvalError::Parse(_))));
+    let mut engine = engine();
+    engine.delayed_name_removal = false;
+    let failing = |body: &str| {
+        let script = format!("load 1m\n  x 1 2\n  a_total 1 2\n\n{body}\n");
+        run_script(&engine, &script).failures
+    };
+    let good = [
+        "eval instant at 1m x\n  x 2",
+        "eval instant at 1m x\n  expect no_info\n  expect no_warn\n  x 2",
+        "eval_fail instant at 1m x * on (\"y\") {__name__=~\".+\"}",
+        "eval range from 0 to 1m step 1m x\n  x 1 2",
+        "eval instant at 1m rate(x[5m])\n  expect info regex:might not be a counter\n  {} 0.0167e0",
+    ];
+    for body in &good[..4] {
+        assert_eq!(failing(body), Vec::<String>::new(), "{body}");
+    }
+    let bad = [
+        "eval instant at 1m x\n  x 3",
+        "eval instant at 1m x",
+        "eval instant at 1m x\n  expect warn\n  x 2",
+        "eval instant at 1m x\n  expect fail\n  x 2",
+        "eval instant at 1m sort(x or a_total * 2)\n  expect ordered\n  {} 4\n  x 2",
+        "eval range from 0 to 1m step 1m x\n  x 1 2 3",
+        "eval range from 0 to 1m step 1m x\n  x 1",
+        "eval instant at 1m rate(x[5m])\n  expect info msg:PromQL info: other (1:6)\n  {} 1",
+        "eval instant at 1m x\n  x 1 2",
+        "nonsense",
+        good[4],
+    ];
+    for body in bad {
+        assert_eq!(failing(body).len(), 1, "{body}");
+    }
 }

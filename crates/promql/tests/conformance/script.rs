@@ -1,6 +1,7 @@
 //! The commands of a test script.
 
-use slogate_series::Series;
+use regex::Regex;
+use slogate_series::{Labels, Series};
 
 use crate::notation::{self, Expected};
 
@@ -39,12 +40,65 @@ pub(crate) struct Eval {
     pub(crate) value: ExpectedValue,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl Eval {
+    /// What is expected of `what`, in the order written.
+    pub(crate) fn expected(&self, what: What) -> impl Iterator<Item = &Pattern> {
+        let of_kind = self.expects.iter().filter(move |e| e.what == what);
+        of_kind.map(|expect| &expect.pattern)
+    }
+
+    pub(crate) fn expects(&self, what: What) -> bool {
+        self.expected(what).next().is_some()
+    }
+}
+
+/// What an `expect` line, or the command's own name, is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    Ordered,
+    Fail,
+    Warn,
+    NoWarn,
+    Info,
+    NoInfo,
+}
+
+impl What {
+    fn named(name: &str) -> Option<What> {
+        Some(match name {
+            "ordered" => What::Ordered,
+            "fail" => What::Fail,
+            "warn" => What::Warn,
+            "no_warn" => What::NoWarn,
+            "info" => What::Info,
+            "no_info" => What::NoInfo,
+            _ => return None,
+        })
+    }
+}
+
+#[derive(Clone, Debug)]
 pub(crate) struct Expect {
-    /// `ordered`, `fail`, `warn`, `no_warn`, `info` or `no_info`.
-    pub(crate) what: String,
-    /// The exact text asked for; patterns are not checked.
-    pub(crate) message: Option<String>,
+    what: What,
+    pattern: Pattern,
+}
+
+/// What a message must be.
+#[derive(Clone, Debug)]
+pub(crate) enum Pattern {
+    Any,
+    Exact(String),
+    Regex(Regex),
+}
+
+impl Pattern {
+    pub(crate) fn matches(&self, message: &str) -> bool {
+        match self {
+            Pattern::Any => true,
+            Pattern::Exact(text) => text == message,
+            Pattern::Regex(regex) => regex.is_match(message),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -55,6 +109,7 @@ pub(crate) enum ExpectedValue {
     /// A range vector whose samples lie at start, start + step, …
     RangeVector {
         start_ms: i64,
+        end_ms: i64,
         step_ms: i64,
         series: Vec<Expected>,
     },
@@ -107,17 +162,28 @@ fn load(block: &[&str]) -> Option<CommandKind> {
     let (command, interval) = block[0].split_once(char::is_whitespace)?;
     let interval_ms = notation::duration_ms(interval.trim())?;
     let mut series: Vec<Series> = Vec::new();
-    let mut starts: Option<Vec<Option<i64>>> = None;
+    let mut starts: Option<(Labels, Vec<Option<i64>>)> = None;
     for line in &block[1..] {
         let (labels, rest) = notation::metric(line)?;
-        if let Some(items) = rest.trim().strip_prefix("@st") {
-            starts = Some(notation::start_times(items)?);
+        if let Some(items) = rest.strip_prefix("@st") {
+            if starts.is_some() {
+                return None;
+            }
+            starts = Some((labels, notation::start_times(items)?));
             continue;
         }
         let values = notation::sequence(rest)?;
-        let samples = notation::samples(&values, &starts.take().unwrap_or_default(), interval_ms);
+        let starts = match starts.take() {
+            Some((of, starts)) if of == labels && starts.len() == values.len() => starts,
+            Some(_) => return None,
+            None => Vec::new(),
+        };
+        let samples = notation::samples(&values, &starts, interval_ms);
         series.retain(|earlier| earlier.labels != labels);
         series.push(Series { labels, samples });
+    }
+    if starts.is_some() {
+        return None;
     }
     Some(CommandKind::Load {
         series,
@@ -157,12 +223,19 @@ fn eval(block: &[&str]) -> Option<CommandKind> {
     };
     if let Some(legacy) = command.strip_prefix("eval_") {
         eval.expects.push(Expect {
-            what: legacy.to_owned(),
-            message: None,
+            what: What::named(legacy)?,
+            pattern: Pattern::Any,
         });
     }
     for line in &block[1..] {
         eval_line(&mut eval, line)?;
+    }
+    let contradict = [(What::Warn, What::NoWarn), (What::Info, What::NoInfo)];
+    if contradict
+        .iter()
+        .any(|(yes, no)| eval.expects(*yes) && eval.expects(*no))
+    {
+        return None;
     }
     Some(CommandKind::Eval(Box::new(eval)))
 }
@@ -178,35 +251,41 @@ fn eval_line(eval: &mut Eval, line: &str) -> Option<()> {
                 else {
                     return None;
                 };
-                eval.value = ExpectedValue::String(text.as_ref().to_owned());
+                eval.value = ExpectedValue::String(text.text.as_ref().to_owned());
             }
             "range" => {
                 let words: Vec<&str> = words.0.split_whitespace().collect();
-                let ["vector", "from", start, "to", _, "step", step] = words.as_slice() else {
+                let ["vector", "from", start, "to", end, "step", step] = words.as_slice() else {
                     return None;
                 };
+                // The query is asked at the end of what it must give.
+                eval.when = When::Instant(notation::duration_ms(end)?);
                 eval.value = ExpectedValue::RangeVector {
                     start_ms: notation::duration_ms(start)?,
+                    end_ms: notation::duration_ms(end)?,
                     step_ms: notation::duration_ms(step)?,
                     series: Vec::new(),
                 };
             }
             what => {
-                let message = words
-                    .0
-                    .trim()
-                    .strip_prefix("msg:")
-                    .map(|m| m.trim().to_owned());
-                eval.expects.push(Expect {
-                    what: what.to_owned(),
-                    message,
-                });
+                let what = What::named(what.trim_end())?;
+                let pattern = pattern(words.0.trim())?;
+                eval.expects.push(Expect { what, pattern });
             }
         }
         return Some(());
     }
-    if line.starts_with("expected_fail") {
-        return Some(());
+    for (prefix, kind) in [
+        ("expected_fail_message", "msg:"),
+        ("expected_fail_regexp", "regex:"),
+    ] {
+        if let Some(text) = line.strip_prefix(prefix) {
+            let pattern = pattern(&format!("{kind}{text}"))?;
+            let what = What::Fail;
+            eval.expects.retain(|expect| expect.what != what);
+            eval.expects.push(Expect { what, pattern });
+            return Some(());
+        }
     }
     if let Some(value) = notation::number(line) {
         eval.value = ExpectedValue::Scalar(value);
@@ -217,13 +296,32 @@ fn eval_line(eval: &mut Eval, line: &str) -> Option<()> {
         labels,
         values: notation::sequence(rest)?,
     };
+    let is_range_vector = matches!(eval.value, ExpectedValue::RangeVector { .. });
     match &mut eval.value {
         ExpectedValue::Series(series) | ExpectedValue::RangeVector { series, .. } => {
+            let is_instant = matches!(eval.when, When::Instant(_));
+            let several = expected.values.len() > 1;
+            if is_instant && several && !is_range_vector {
+                return None;
+            }
+            series.retain(|earlier| earlier.labels != expected.labels);
             series.push(expected);
         }
         ExpectedValue::Scalar(_) | ExpectedValue::String(_) => return None,
     }
     Some(())
+}
+
+/// What stands after `expect fail` and the like: nothing, `msg:` or `regex:` with a text.
+fn pattern(text: &str) -> Option<Pattern> {
+    if text.is_empty() {
+        return Some(Pattern::Any);
+    }
+    if let Some(message) = text.strip_prefix("msg:") {
+        return Some(Pattern::Exact(message.trim().to_owned()));
+    }
+    let regex = text.strip_prefix("regex:")?;
+    Regex::new(regex.trim()).ok().map(Pattern::Regex)
 }
 
 /// Words from the front of a line; the rest stays as it is.
