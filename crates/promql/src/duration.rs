@@ -90,6 +90,15 @@ pub enum DurationError {
     NotPositive,
 }
 
+/// Reads a duration as Prometheus writes one outside of queries too, for example `1h30m`, in
+/// milliseconds; `0` needs no unit. `None` where it is none or too long.
+pub fn parse_ms(text: &str) -> Option<i64> {
+    if text == "0" {
+        return Some(0);
+    }
+    crate::literal::duration(text).map(|seconds| (seconds * 1000.0).round() as i64)
+}
+
 impl DurationExpr {
     /// Whether the value is the same in every query.
     pub fn is_constant(&self) -> bool {

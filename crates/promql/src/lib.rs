@@ -64,5 +64,7 @@ pub use eval::{
     QueryValue,
 };
 pub use interrupt::Interrupt;
-pub use parser::{HEIGHT_MAX, NESTING_MAX, ParseOptions, QUERY_BYTES_MAX, parse, parse_with};
+pub use parser::{
+    HEIGHT_MAX, NESTING_MAX, ParseOptions, QUERY_BYTES_MAX, parse, parse_selector, parse_with,
+};
 pub use queryable::{Queryable, QueryableError};

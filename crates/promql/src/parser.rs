@@ -15,6 +15,8 @@ mod suggest;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use slogate_series::Matcher;
+
 use crate::ast::{
     Aggregate, AggregateOp, Binary, BinaryOp, Call, Cardinality, Expr, ExprKind, NumberLiteral,
     Span, StringLiteral, Unary, VectorMatching,
@@ -86,31 +88,33 @@ pub fn parse(source: &str) -> Result<Expr, ParseError> {
 /// # Errors
 /// The first mistake, with its place.
 pub fn parse_with(source: &str, options: ParseOptions) -> Result<Expr, ParseError> {
-    if source.len() > QUERY_BYTES_MAX {
-        let span = Span::new(QUERY_BYTES_MAX, source.len());
-        let message = format!(
-            "query is {} bytes long; expected at most {QUERY_BYTES_MAX}",
-            source.len()
-        );
-        return Err(ParseError::new(source, span, message));
-    }
-    let (tokens, lex_error) = lex(source);
-    let mut parser = Parser {
-        source,
-        tokens,
-        lex_error,
-        at: 0,
-        nesting: 0,
-        options,
-    };
-    if parser.peek() == TokenKind::End {
-        return Err(parser.unexpected_or("no expression found in input"));
-    }
+    let mut parser = Parser::new(source, options)?;
     let parsed = parser.expression(0)?;
     if parser.peek() != TokenKind::End {
         return Err(parser.unexpected("an operator or the end of the query"));
     }
     Ok(parsed.expr)
+}
+
+/// Parses a lone series selector, for example `up{job="a"}`, into its matchers, that of the
+/// metric's name included. Unlike in a query, it may select everything: whoever allows that
+/// must bound what it costs.
+///
+/// # Errors
+/// The first mistake, with its place; anything that is more than a selector is one.
+pub fn parse_selector(source: &str) -> Result<Vec<Matcher>, ParseError> {
+    let mut parser = Parser::new(source, ParseOptions::default())?;
+    let is_name = matches!(parser.peek(), TokenKind::Ident | TokenKind::MetricIdent);
+    if !is_name && parser.peek() != TokenKind::LeftBrace {
+        return Err(parser.unexpected("a metric name or \"{\""));
+    }
+    let parsed = parser.unchecked_selector()?;
+    match parsed.expr.kind {
+        ExprKind::Vector(selector) if parser.peek() == TokenKind::End => {
+            Ok(selector.all_matchers())
+        }
+        _ => Err(parser.unexpected("the end of the selector")),
+    }
 }
 
 /// An expression and the height of its tree.
@@ -166,6 +170,31 @@ fn strength(op: BinaryOp) -> u8 {
 }
 
 impl<'a> Parser<'a> {
+    /// A parser at the first token, of which there must be one.
+    fn new(source: &'a str, options: ParseOptions) -> Result<Self, ParseError> {
+        if source.len() > QUERY_BYTES_MAX {
+            let span = Span::new(QUERY_BYTES_MAX, source.len());
+            let message = format!(
+                "query is {} bytes long; expected at most {QUERY_BYTES_MAX}",
+                source.len()
+            );
+            return Err(ParseError::new(source, span, message));
+        }
+        let (tokens, lex_error) = lex(source);
+        let parser = Parser {
+            source,
+            tokens,
+            lex_error,
+            at: 0,
+            nesting: 0,
+            options,
+        };
+        if parser.peek() == TokenKind::End {
+            return Err(parser.unexpected_or("no expression found in input"));
+        }
+        Ok(parser)
+    }
+
     fn expression(&mut self, strength_min: u8) -> Result<Parsed, ParseError> {
         let mut lhs = self.prefix()?;
         while let Some(op) = self.binary_operator() {

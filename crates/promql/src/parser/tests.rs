@@ -17,6 +17,36 @@ fn error(source: &str) -> ParseError {
 }
 
 #[test]
+fn a_lone_selector_is_matchers_and_nothing_else() {
+    let matchers = |source: &str| -> Vec<String> {
+        let matchers = parse_selector(source).unwrap_or_else(|e| panic!("{}", e.render(source)));
+        matchers.iter().map(ToString::to_string).collect()
+    };
+    assert_eq!(
+        matchers("up{job=~\"a|b\"}"),
+        ["__name__=\"up\"", "job=~\"a|b\""]
+    );
+    assert_eq!(
+        matchers("{\"http.requests\"}"),
+        ["__name__=\"http.requests\""]
+    );
+    assert_eq!(matchers("sum:rate5m"), ["__name__=\"sum:rate5m\""]);
+    assert_eq!(matchers("{}"), [""; 0], "it may select everything");
+    for more in [
+        "up[5m]",
+        "up offset 5m",
+        "sum(up)",
+        "(up)",
+        "up + up",
+        "1",
+        "",
+        "up{",
+    ] {
+        assert!(parse_selector(more).is_err(), "{more}");
+    }
+}
+
+#[test]
 fn operators_bind_as_in_prometheus() {
     let shape = |source: &str| {
         fn of(expr: &Expr) -> String {
