@@ -17,7 +17,7 @@ pub(crate) mod blocks;
 mod embedded;
 mod prometheus;
 
-pub use embedded::{EmbeddedSource, Evaluation, EvaluationError, When};
+pub use embedded::{EmbeddedSource, Evaluated, Evaluation, EvaluationError, When};
 pub use prometheus::{PrometheusSource, PrometheusSourceError};
 
 /// An answer of a source.

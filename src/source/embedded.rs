@@ -59,6 +59,17 @@ pub enum When {
     },
 }
 
+/// What an evaluation gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Evaluated {
+    /// The value and what is to be said about it.
+    pub result: QueryResult,
+    /// How long it waited for its turn.
+    pub queued: Duration,
+    /// How long the evaluation itself took.
+    pub took: Duration,
+}
+
 /// Why an evaluation gave nothing.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum EvaluationError {
@@ -99,15 +110,17 @@ impl EmbeddedSource {
     ///
     /// # Errors
     /// Where the query is wrong, over a limit, or out of time.
-    pub async fn evaluate(&self, evaluation: Evaluation) -> Result<QueryResult, EvaluationError> {
+    pub async fn evaluate(&self, evaluation: Evaluation) -> Result<Evaluated, EvaluationError> {
         let own = self.timeout;
         let timeout = evaluation.timeout.map_or(own, |asked| asked.min(own));
-        let deadline = Instant::now() + timeout;
+        let asked = Instant::now();
+        let deadline = asked + timeout;
         let turn = match timeout_at(deadline, self.turns.clone().acquire_owned()).await {
             Ok(Ok(turn)) => turn,
             Ok(Err(closed)) => return Err(EvaluationError::Stopped(closed.to_string())),
             Err(_) => return Err(EvaluationError::TimedOutInQueue),
         };
+        let began = Instant::now();
         let interrupt = Interrupt::new();
         let canceled = CancelOnDrop(interrupt.clone());
         let source = self.clone();
@@ -124,7 +137,11 @@ impl EmbeddedSource {
             }
         };
         let result = ended.map_err(|error| EvaluationError::Stopped(error.to_string()))?;
-        Ok(result?)
+        Ok(Evaluated {
+            result: result?,
+            queued: began.duration_since(asked),
+            took: began.elapsed(),
+        })
     }
 
     fn run(
@@ -183,7 +200,7 @@ impl MetricSource for EmbeddedSource {
             lookback_ms: None,
         };
         Box::pin(async move {
-            let result = self.evaluate(evaluation).await?;
+            let result = self.evaluate(evaluation).await?.result;
             let annotations = result.annotations.into_iter();
             Ok(Answer {
                 value: result.value,
@@ -249,7 +266,7 @@ mod tests {
     #[tokio::test]
     async fn a_query_is_answered() {
         let result = source(&SETTINGS).evaluate(evaluation("1 + 1", None)).await;
-        assert_eq!(result.unwrap().value, QueryValue::Scalar(2.0));
+        assert_eq!(result.unwrap().result.value, QueryValue::Scalar(2.0));
     }
 
     #[tokio::test]
