@@ -5,7 +5,7 @@
 //!
 //! 1. [`listener`]: whether the connection may be open at all.
 //! 2. [`limits`]: how large, how slow, and how much together a body may be.
-//! 3. A handler ([`otlp`], [`api`]), which parses, asks an engine room and translates its answer.
+//! 3. A handler ([`otlp`], [`api`], [`prometheus`]), which parses, asks an engine room and translates its answer.
 //!    Handlers decide nothing: no rule about deployments, verdicts or series lives here.
 
 pub mod api;
@@ -14,5 +14,6 @@ mod health;
 pub mod limits;
 pub mod listener;
 pub mod otlp;
+pub mod prometheus;
 #[cfg(test)]
 mod testing;

@@ -35,6 +35,7 @@ use crate::server::collect;
 use crate::server::limits::{BodyLimits, Budget};
 use crate::server::listener::{ListenError, ListenOptions, Listener};
 use crate::server::otlp::{self, Otlp};
+use crate::server::prometheus::Prometheus;
 use crate::sli::Slis;
 use crate::source::{EmbeddedSource, MetricSource, PrometheusSource, PrometheusSourceError};
 use crate::telemetry::logging::{self, Format, LogError, LogOptions};
@@ -65,6 +66,7 @@ pub(super) struct Daemon {
 #[derive(Clone)]
 struct Rooms {
     store: Arc<Store>,
+    embedded: EmbeddedSource,
     ingest: Arc<Ingest>,
     ledger: Arc<Ledger>,
     deployments: Arc<Deployments>,
@@ -325,8 +327,9 @@ async fn furnish(
         ledger,
         deployments,
     } = stored;
+    let embedded = EmbeddedSource::new(store.clone(), &config.query);
     let source: Arc<dyn MetricSource> = match &config.source {
-        SourceSettings::Embedded => Arc::new(EmbeddedSource::new(store.clone(), &config.query)),
+        SourceSettings::Embedded => Arc::new(embedded.clone()),
         SourceSettings::Prometheus(peer) => Arc::new(PrometheusSource::new(peer)?),
     };
     let public_url = config.public_url.clone();
@@ -347,6 +350,7 @@ async fn furnish(
         slis: Arc::new(slis),
         ingest: Arc::new(ingest),
         heartbeats: Heartbeats::new(),
+        embedded,
         store,
         ledger,
         deployments,
@@ -461,6 +465,7 @@ impl Listeners {
             ledger: rooms.ledger.clone(),
             watcher: rooms.watcher.clone(),
             slis: rooms.slis.clone(),
+            prometheus: Prometheus::new(rooms.store.clone(), rooms.embedded.clone()),
             registry: rooms.registry.clone(),
             heartbeats: rooms.heartbeats.clone(),
             clock: rooms.clock.clone(),

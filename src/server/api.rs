@@ -1,4 +1,5 @@
-//! The API port: events in, verdicts and records out, health, our own metrics.
+//! The API port: events in, verdicts and records out, health, our own metrics; and beside them
+//! the Prometheus API ([`prometheus`]), which has manners of its own.
 //!
 //! JSON in and out, one error shape ([`error`]), strict parameters (`params`), no request without a limit.
 //! Every route is in `docs/openapi.yaml`, and a test holds the two together.
@@ -38,6 +39,7 @@ use crate::model::Clock;
 use crate::policy::PolicySet;
 use crate::server::health;
 use crate::server::limits::{BodyLimits, Budget};
+use crate::server::prometheus::{self, Prometheus};
 use crate::sli::Slis;
 use crate::telemetry::{Heartbeats, Registry, catalog};
 
@@ -61,6 +63,8 @@ pub struct App {
     pub watcher: Arc<Watcher>,
     /// How well services ship.
     pub slis: Arc<Slis>,
+    /// What the Prometheus API answers from.
+    pub prometheus: Prometheus,
     /// Our own numbers.
     pub registry: Registry,
     /// Who is alive.
@@ -77,8 +81,8 @@ pub struct App {
     pub fresh: Semaphore,
 }
 
-/// Every route of the API port: method and path, as `docs/openapi.yaml` has them.
-pub const ROUTES: &[(&str, &str)] = &[
+/// The native API's routes.
+const ROUTES: &[(&str, &str)] = &[
     ("GET", "/"),
     ("GET", "/v1/gates"),
     ("GET", "/v1/gates/{gate}"),
@@ -94,6 +98,11 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("GET", "/-/healthy"),
     ("GET", "/-/ready"),
 ];
+
+/// Every route of the API port: method and path, as `docs/openapi.yaml` has them.
+pub fn routes() -> impl Iterator<Item = (&'static str, &'static str)> {
+    ROUTES.iter().chain(prometheus::ROUTES).copied()
+}
 
 /// The API port's routes.
 pub fn router(app: Arc<App>) -> Router {
@@ -112,6 +121,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/metrics", get(health::metrics))
         .route("/-/healthy", get(health::healthy))
         .route("/-/ready", get(health::ready))
+        .merge(prometheus::router(&app))
         .method_not_allowed_fallback(not_allowed)
         .fallback(unknown)
         .layer(from_fn(access::admit))
@@ -122,7 +132,7 @@ pub fn router(app: Arc<App>) -> Router {
 
 async fn index() -> String {
     let mut text = format!("slogate {}\n\n", env!("CARGO_PKG_VERSION"));
-    for (method, path) in ROUTES {
+    for (method, path) in routes() {
         text.push_str(&format!("{method:5}{path}\n"));
     }
     text
@@ -137,15 +147,26 @@ async fn openapi() -> Response {
         .into_response()
 }
 
-async fn not_allowed(path: Option<MatchedPath>) -> ApiError {
+async fn not_allowed(path: Option<MatchedPath>, request: Request) -> Response {
     let path = path.as_ref().map_or("", MatchedPath::as_str);
-    let posts = ROUTES.contains(&("POST", path));
-    ApiError::method_not_allowed(if posts { "POST" } else { "GET, HEAD" })
+    let has = |method| routes().any(|route| route == (method, path));
+    let allow = match (has("GET"), has("POST")) {
+        (true, true) => "GET, HEAD, POST",
+        (false, true) => "POST",
+        _ => "GET, HEAD",
+    };
+    if prometheus::is_ours(request.uri()) {
+        return prometheus::not_allowed(request.method(), allow);
+    }
+    ApiError::method_not_allowed(allow).into_response()
 }
 
-async fn unknown(request: Request) -> ApiError {
+async fn unknown(request: Request) -> Response {
+    if prometheus::is_ours(request.uri()) {
+        return prometheus::unknown(request.method());
+    }
     let path: String = request.uri().path().chars().take(200).collect();
-    ApiError::unknown_path(format!("{path} is not served; GET / lists what is"))
+    ApiError::unknown_path(format!("{path} is not served; GET / lists what is")).into_response()
 }
 
 /// Counts and traces a request by its route, never by its path: paths are the caller's.

@@ -5,20 +5,20 @@
 //! changes something and says it comes from another origin is refused. (Reading is kept from
 //! pages by the browser itself, since no answer carries CORS headers.)
 
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, Method, Uri};
 
 use super::error::ApiError;
+use crate::server::prometheus;
 
 /// Lets a request through to its handler, or not.
-pub(super) async fn admit(request: Request, next: Next) -> Response {
-    let is_reading = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS
-    );
+pub(super) async fn admit(path: Option<MatchedPath>, request: Request, next: Next) -> Response {
+    let method = request.method();
+    let is_reading = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+        || path.is_some_and(|path| prometheus::is_reading(method, path.as_str()));
     if !is_reading && is_foreign(request.uri(), request.headers()) {
         let message = "this request comes from a web page of another origin";
         return ApiError::forbidden(message).into_response();

@@ -8,9 +8,11 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use slogate_promql::QueryValue;
+use slogate_tsdb::Store;
 use tokio::time::Instant;
 
 use super::*;
+use crate::config::QuerySettings;
 use crate::deploy::DeploymentsOptions;
 use crate::judge::{WatcherOptions, WatcherParts};
 use crate::model::ManualClock;
@@ -19,9 +21,16 @@ use crate::record::Records;
 use crate::server::listener::ListenOptions;
 use crate::server::testing::{Answer, Server, http, http2_client, raw, serve};
 use crate::sli::Slis;
-use crate::source::{self, MetricSource, SourceError};
+use crate::source::{self, EmbeddedSource, MetricSource, SourceError};
 
 const NOW_MS: i64 = 1_795_190_400_000;
+
+const QUERY: QuerySettings = QuerySettings {
+    concurrency: 2,
+    timeout_ms: 10_000,
+    samples_max: 1_000_000,
+    lookback_ms: 300_000,
+};
 
 const GATES: &str = "
 apiVersion: slogate.dev/v1
@@ -102,12 +111,16 @@ async fn house() -> House {
         },
     });
     let slis = Slis::new(deployments.clone(), ledger.clone(), source.clone());
+    let (store, _) = Store::open(slogate_tsdb::Options::default(), NOW_MS).unwrap();
+    let store = Arc::new(store);
+    let embedded = EmbeddedSource::new(store.clone(), &QUERY);
     let app = Arc::new(App {
         policies,
         deployments,
         ledger,
         watcher: watcher.await,
         slis: Arc::new(slis),
+        prometheus: Prometheus::new(store, embedded),
         registry: Registry::new(),
         heartbeats: Heartbeats::new(),
         clock: Arc::new(clock.clone()),
@@ -622,12 +635,10 @@ fn documented() -> BTreeSet<(String, String)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_openapi_document_has_each_route_and_each_route_is_there() {
-    let routes = ROUTES
-        .iter()
-        .map(|(m, p)| ((*m).to_owned(), (*p).to_owned()));
-    assert_eq!(documented(), routes.collect::<BTreeSet<_>>());
+    let served = routes().map(|(method, path)| (method.to_owned(), path.to_owned()));
+    assert_eq!(documented(), served.collect::<BTreeSet<_>>());
     let house = house().await;
-    for (method, path) in ROUTES {
+    for (method, path) in routes() {
         let path = path.replace("{id}", "x").replace("{gate}", "x");
         let answer = http(&house.server, method, &path, &[], b"").await;
         assert_ne!(answer.status, 405, "{method} {path}");
