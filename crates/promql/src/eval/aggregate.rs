@@ -46,23 +46,26 @@ impl Evaluator<'_> {
             Some(param) => self.eval_scalar(param, grid)?,
             None => Vec::new(),
         };
-        if let Some(param_expr) = &aggregate.param {
-            for q in &param {
-                self.note_quantile(*q, param_expr.span);
+        let columns = self.eval_vector(&aggregate.expr, grid)?;
+        if let Some(param_expr) = aggregate.param.as_ref().filter(|_| !columns.is_empty()) {
+            for q in extremes_outside(&param, 0.0, 1.0) {
+                self.note_quantile(q, param_expr.span);
             }
         }
-        let columns = self.eval_vector(&aggregate.expr, grid)?;
         let mut folded = Vec::new();
         for group in groups(aggregate, &columns) {
             let mut column = Column::empty(group.labels, group.drop_name, grid.steps);
             for step in 0..grid.steps {
-                let members = group
-                    .members
-                    .iter()
-                    .filter_map(|at| columns.get(*at)?.value(step));
+                let columns = group.members.iter().filter_map(|at| columns.get(*at));
+                let members = columns.clone().filter_map(|column| column.value(step));
                 let param = param.get(step).copied().unwrap_or(f64::NAN);
                 let members: Vec<&Value> = members.collect();
-                if let Some(value) = self.fold_group(aggregate, &members, param) {
+                let name_of = |at: usize| {
+                    let mut present = columns.clone().filter(|c| c.value(step).is_some());
+                    let column = present.nth(at)?;
+                    column.labels.metric_name()
+                };
+                if let Some(value) = self.fold_group(aggregate, &members, name_of, param) {
                     column.set(step, value);
                 }
             }
@@ -73,10 +76,11 @@ impl Evaluator<'_> {
         Ok(folded)
     }
 
-    fn fold_group(
+    fn fold_group<'n>(
         &mut self,
         aggregate: &Aggregate,
         members: &[&Value],
+        name_of: impl Fn(usize) -> Option<&'n str>,
         param: f64,
     ) -> Option<Value> {
         if members.is_empty() {
@@ -85,7 +89,9 @@ impl Evaluator<'_> {
         match aggregate.op {
             AggregateOp::Count => return Some(Value::Float(members.len() as f64)),
             AggregateOp::Group => return Some(Value::Float(1.0)),
-            AggregateOp::Sum | AggregateOp::Avg => return self.fold_any(aggregate, members),
+            AggregateOp::Sum | AggregateOp::Avg => {
+                return self.fold_any(aggregate, members, name_of);
+            }
             _ => {}
         }
         let floats: Vec<f64> = members.iter().filter_map(|value| as_float(value)).collect();
@@ -110,7 +116,12 @@ impl Evaluator<'_> {
     }
 
     /// `sum` and `avg`, of floats or of histograms.
-    fn fold_any(&mut self, aggregate: &Aggregate, members: &[&Value]) -> Option<Value> {
+    fn fold_any<'n>(
+        &mut self,
+        aggregate: &Aggregate,
+        members: &[&Value],
+        name_of: impl Fn(usize) -> Option<&'n str>,
+    ) -> Option<Value> {
         let span = aggregate.expr.span;
         let is_mean = aggregate.op == AggregateOp::Avg;
         let floats = members.iter().filter_map(|value| as_float(value));
@@ -132,7 +143,15 @@ impl Evaluator<'_> {
             Value::Float(_) => None,
         });
         let Some(total) = histogram::total(histograms, is_mean) else {
-            self.annotations.warn(span, layouts_message(""));
+            // The first one that does not fit those before it.
+            let custom = |value: &&Value| match value {
+                Value::Histogram(h) => h.has_custom_bounds(),
+                Value::Float(_) => false,
+            };
+            let first = members.first().is_some_and(custom);
+            let odd = members.iter().position(|value| custom(value) != first);
+            let name = odd.and_then(name_of).unwrap_or_default();
+            self.annotations.warn(span, layouts_message(name));
             return None;
         };
         if total.hints_collide {
@@ -166,13 +185,19 @@ impl Evaluator<'_> {
             return Err(EvalError::execution("aggregation needs a parameter"));
         };
         let mut limits = self.eval_scalar(param, grid)?;
+        let columns = self.eval_vector(&aggregate.expr, grid)?;
+        if chooses_nothing(aggregate.op, &limits) {
+            return Ok(Vec::new());
+        }
         check_limits(aggregate.op, &limits)?;
         if aggregate.op == AggregateOp::LimitRatio {
-            for limit in &mut limits {
-                *limit = self.capped_ratio(*limit, param.span);
+            for ratio in extremes_outside(&limits, -1.0, 1.0) {
+                self.note_ratio(ratio, param.span);
             }
+            limits
+                .iter_mut()
+                .for_each(|ratio| *ratio = ratio.clamp(-1.0, 1.0));
         }
-        let columns = self.eval_vector(&aggregate.expr, grid)?;
         let mut kept: Vec<Column> = columns
             .iter()
             .map(|c| Column::empty(c.labels.clone(), c.drop_name, grid.steps))
@@ -202,16 +227,12 @@ impl Evaluator<'_> {
         Ok(kept)
     }
 
-    /// A ratio from -1 to 1; others are cut, with a warning.
-    fn capped_ratio(&mut self, ratio: f64, span: Span) -> f64 {
-        let capped = ratio.clamp(-1.0, 1.0);
-        if capped != ratio {
-            let (ratio, capped) = (shortest(ratio), shortest(capped));
-            let message =
-                format!("ratio value should be between -1 and 1, got {ratio}, capping to {capped}");
-            self.annotations.warn(span, message);
-        }
-        capped
+    /// Warns of a ratio that is cut to what is one.
+    fn note_ratio(&mut self, ratio: f64, span: Span) {
+        let (capped, ratio) = (shortest(ratio.clamp(-1.0, 1.0)), shortest(ratio));
+        let message =
+            format!("ratio value should be between -1 and 1, got {ratio}, capping to {capped}");
+        self.annotations.warn(span, message);
     }
 
     /// The members of a group to keep at a step, best first.
@@ -295,8 +316,8 @@ impl Evaluator<'_> {
                 let labels = labels.build();
                 let at = *by_labels.entry(labels.clone()).or_insert(counted.len());
                 if at == counted.len() {
-                    let drop_name = group.drop_name && label.as_ref() != METRIC_NAME;
-                    counted.push(Column::empty(labels, drop_name, grid.steps));
+                    // As in Prometheus, a name that was to be dropped stays where it is grouped by.
+                    counted.push(Column::empty(labels, false, grid.steps));
                 }
                 if let Some(column) = counted.get_mut(at) {
                     let before = column.value(step).and_then(as_float).unwrap_or(0.0);
@@ -346,22 +367,47 @@ fn groups(aggregate: &Aggregate, columns: &[Column]) -> Vec<Group> {
     groups
 }
 
+/// The lowest and the highest of `values` where they are not in `min..=max`, and NaN if there
+/// is one: what is worth a warning.
+fn extremes_outside(values: &[f64], min: f64, max: f64) -> Vec<f64> {
+    let lowest = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let highest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let nan = values.iter().copied().find(|value| value.is_nan());
+    let mut outside: Vec<f64> = nan.into_iter().collect();
+    outside.extend((highest > max).then_some(highest));
+    outside.extend((lowest < min).then_some(lowest));
+    outside
+}
+
+/// Whether no series is wanted at any step; then it does not matter what is wrong with the
+/// parameter.
+fn chooses_nothing(op: AggregateOp, limits: &[f64]) -> bool {
+    match op {
+        AggregateOp::LimitRatio => limits.iter().all(|ratio| *ratio == 0.0),
+        // NaN is not less than 1.
+        _ => limits.iter().all(|limit| *limit < 1.0),
+    }
+}
+
 fn check_limits(op: AggregateOp, limits: &[f64]) -> Result<(), EvalError> {
+    let is_ratio = op == AggregateOp::LimitRatio;
     for limit in limits {
-        if limit.is_nan() {
-            let what = if op == AggregateOp::LimitRatio {
-                "Ratio"
+        let message = if limit.is_nan() {
+            format!(
+                "{} value is NaN",
+                if is_ratio { "Ratio" } else { "Parameter" }
+            )
+        } else if is_ratio || limit.abs() < 9.223_372_036_854_776e18 {
+            continue;
+        } else {
+            let over = if *limit > 0.0 {
+                "overflows"
             } else {
-                "Parameter"
+                "underflows"
             };
-            return Err(EvalError::execution(format!("{what} value is NaN")));
-        }
-        if limit.abs() >= 9.223_372_036_854_776e18 {
-            let limit = shortest(*limit);
-            return Err(EvalError::execution(format!(
-                "Scalar value {limit} overflows int64"
-            )));
-        }
+            format!("Scalar value {} {over} int64", shortest(*limit))
+        };
+        return Err(EvalError::execution(message));
     }
     Ok(())
 }

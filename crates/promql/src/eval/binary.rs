@@ -118,14 +118,14 @@ impl Evaluator<'_> {
             }
             (Value::Histogram(a), Value::Histogram(b)) => self.histograms(op, a, b, span),
             (Value::Histogram(h), Value::Float(x)) => match op {
-                BinaryOp::Mul => Outcome::histogram(histogram::scale(h, *x)),
-                BinaryOp::Div => Outcome::histogram(histogram::divide(h, *x)),
+                BinaryOp::Mul => Outcome::histogram(histogram::scale(h, *x).compact()),
+                BinaryOp::Div => Outcome::histogram(histogram::divide(h, *x).compact()),
                 BinaryOp::TrimUpper => Outcome::histogram(trim(h, *x, true)),
                 BinaryOp::TrimLower => Outcome::histogram(trim(h, *x, false)),
                 _ => self.incompatible(op, lhs, rhs, span),
             },
             (Value::Float(x), Value::Histogram(h)) if op == BinaryOp::Mul => {
-                Outcome::histogram(histogram::scale(h, *x))
+                Outcome::histogram(histogram::scale(h, *x).compact())
             }
             _ => self.incompatible(op, lhs, rhs, span),
         }

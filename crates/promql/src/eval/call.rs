@@ -1,10 +1,12 @@
 //! Function calls: which function is computed where.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use slogate_series::{Labels, Value};
 
 use crate::ast::{Call, Expr, ExprKind, Extension};
+use crate::eval::column::without_name;
 use crate::eval::label_functions::{self, Replacement};
 use crate::eval::rate::{self, RateKind};
 use crate::eval::text::quantile_label;
@@ -146,6 +148,15 @@ impl Evaluator<'_> {
             }
         })?;
         let keeps_name = matches!(name, "last_over_time" | "first_over_time");
+        if !keeps_name && !self.engine.delayed_name_removal {
+            // Two series that differ in their name only don't even follow each other.
+            let mut seen = HashSet::with_capacity(columns.len());
+            let is_new = |column: &Column| seen.insert(without_name(&column.labels));
+            if !columns.iter().all(is_new) {
+                let message = "vector cannot contain metrics with the same labelset";
+                return Err(EvalError::execution(message));
+            }
+        }
         Ok(Some(if keeps_name {
             merge_same_labels(columns)?
         } else {

@@ -1,4 +1,4 @@
-//! Prometheus's own test scripts, and what its sources say in errors and annotations.
+//! Prometheus's own test scripts and ours, and another parser.
 //!
 //! Every `.test` file is read from the folder that `SLOGATE_PROMQLTEST_DIR` names, else from
 //! `promqltest` in the folder that `SLOGATE_CONFORMANCE_DIR` names; where neither is set the
@@ -12,7 +12,7 @@ mod run;
 mod script;
 mod store;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The folder with the scripts, or `None` with a note where none is named.
 fn scripts_dir() -> Option<PathBuf> {
@@ -26,11 +26,15 @@ fn scripts_dir() -> Option<PathBuf> {
     None
 }
 
-/// The scripts, as name and text, sorted by name.
+/// Prometheus's scripts, as name and text, sorted by name.
 fn scripts() -> Option<Vec<(String, String)>> {
-    let dir = scripts_dir()?;
+    scripts_dir().map(|dir| read_scripts(&dir))
+}
+
+/// The scripts in `dir`, as name and text, sorted by name.
+fn read_scripts(dir: &Path) -> Vec<(String, String)> {
     let mut scripts = Vec::new();
-    for entry in std::fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())) {
+    for entry in std::fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())) {
         let path = entry.expect("a readable folder").path();
         let is_script = path
             .extension()
@@ -43,5 +47,5 @@ fn scripts() -> Option<Vec<(String, String)>> {
     }
     scripts.sort();
     assert!(!scripts.is_empty(), "no .test file in {}", dir.display());
-    Some(scripts)
+    scripts
 }
