@@ -87,6 +87,11 @@ pub struct Reader<'a> {
     end: usize,
 }
 
+impl Reader<'static> {
+    /// A reader with nothing to read.
+    pub const EMPTY: Reader<'static> = Reader { rest: &[], end: 0 };
+}
+
 impl<'a> Reader<'a> {
     /// A reader over a whole request.
     pub fn new(request: &'a [u8]) -> Self {
@@ -247,6 +252,12 @@ impl<'a> Field<'a> {
         Ok((value >> 1) as i32 ^ -((value & 1) as i32))
     }
 
+    /// The value of an `int64` field.
+    #[inline]
+    pub fn int64(&self) -> Result<i64, WireError> {
+        self.varint().map(|value| value as i64)
+    }
+
     /// The value of a `fixed64` field.
     #[inline]
     pub fn fixed64(&self) -> Result<u64, WireError> {
@@ -370,6 +381,75 @@ impl<'a, V: View<'a>> Iterator for Views<'a, V> {
             self.body.rest = &[];
         }
         Some(read)
+    }
+}
+
+/// Where the occurrences of one repeated message field lie, so that they can be had as bytes:
+/// tags and lengths included, in the order sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run<'a> {
+    body: Reader<'a>,
+    field: u32,
+    /// First tag to last end in the body, unless `scattered`.
+    run: (usize, usize),
+    scattered: bool,
+}
+
+impl<'a> Run<'a> {
+    /// No occurrence of `field` in `body` seen yet.
+    pub(crate) fn none(body: Reader<'a>, field: u32) -> Self {
+        Run {
+            body,
+            field,
+            run: (0, 0),
+            scattered: false,
+        }
+    }
+
+    /// Notes one or several occurrences; `before` and `after` are what was left to read around
+    /// them.
+    #[inline]
+    pub(crate) fn note(&mut self, before: &[u8], after: &[u8]) {
+        let whole = self.body.rest().len();
+        let (from, to) = (whole - before.len(), whole - after.len());
+        if self.run.1 == 0 {
+            self.run = (from, to);
+        } else if self.run.1 == from {
+            self.run.1 = to;
+        } else {
+            self.scattered = true;
+        }
+    }
+
+    /// The bytes; where they are not in one piece, gathered in `scratch`.
+    #[inline]
+    pub(crate) fn raw<'s>(&self, scratch: &'s mut Vec<u8>) -> Result<&'s [u8], WireError>
+    where
+        'a: 's,
+    {
+        if !self.scattered {
+            return Ok(self
+                .body
+                .rest()
+                .get(self.run.0..self.run.1)
+                .unwrap_or_default());
+        }
+        scratch.clear();
+        let mut fields = self.body;
+        loop {
+            let before = fields.rest();
+            let Some(field) = fields.next_field()? else {
+                return Ok(scratch);
+            };
+            if field.number == self.field {
+                scratch.extend_from_slice(&before[..before.len() - fields.rest().len()]);
+            }
+        }
+    }
+
+    /// The occurrences, read.
+    pub(crate) fn views<V>(&self) -> Views<'a, V> {
+        Views::new(self.body, self.field)
     }
 }
 

@@ -4,7 +4,7 @@
 //! else, and belongs in one place.
 
 use crate::otlp::common::{Attributes, Resource, Scope, once};
-use crate::proto::{Field, Fixed64s, Problem, Reader, Varints, View, Views, WireError};
+use crate::proto::{Field, Fixed64s, Problem, Reader, Run, Varints, View, Views, WireError};
 
 /// The flag bit of a point that says: no value was recorded, the series has ended.
 pub const NO_RECORDED_VALUE: u32 = 1;
@@ -219,13 +219,7 @@ pub struct Exemplar<'a> {
 ///
 /// The bytes are the attribute fields with their tags, in the order sent.
 #[derive(Clone, Copy, Debug)]
-pub struct RawAttributes<'a> {
-    body: Reader<'a>,
-    field: u32,
-    /// Where the attributes lie in the body, first tag to last end, unless `scattered`.
-    run: (usize, usize),
-    scattered: bool,
-}
+pub struct RawAttributes<'a>(Run<'a>);
 
 /// A repeated message field that is mostly absent: not searched for unless seen.
 #[derive(Clone, Copy, Debug)]
@@ -325,58 +319,18 @@ impl<'a> Exemplar<'a> {
 }
 
 impl<'a> RawAttributes<'a> {
-    fn none(body: Reader<'a>, field: u32) -> Self {
-        RawAttributes {
-            body,
-            field,
-            run: (0, 0),
-            scattered: false,
-        }
-    }
-
-    /// Notes an attribute field; `before` and `after` are what was left to read around it.
-    #[inline]
-    fn note(&mut self, before: &[u8], after: &[u8]) {
-        let whole = self.body.rest().len();
-        let (from, to) = (whole - before.len(), whole - after.len());
-        if self.run.1 == 0 {
-            self.run = (from, to);
-        } else if self.run.1 == from {
-            self.run.1 = to;
-        } else {
-            self.scattered = true;
-        }
-    }
-
     /// The attributes' bytes; where they are not in one piece, gathered in `scratch`.
     #[inline]
     pub fn raw<'s>(&self, scratch: &'s mut Vec<u8>) -> Result<&'s [u8], WireError>
     where
         'a: 's,
     {
-        if !self.scattered {
-            return Ok(self
-                .body
-                .rest()
-                .get(self.run.0..self.run.1)
-                .unwrap_or_default());
-        }
-        scratch.clear();
-        let mut fields = self.body;
-        loop {
-            let before = fields.rest();
-            let Some(field) = fields.next_field()? else {
-                return Ok(scratch);
-            };
-            if field.number == self.field {
-                scratch.extend_from_slice(&before[..before.len() - fields.rest().len()]);
-            }
-        }
+        self.0.raw(scratch)
     }
 
     /// The attributes, read.
     pub fn iter(&self) -> Attributes<'a> {
-        Views::new(self.body, self.field)
+        self.0.views()
     }
 }
 
@@ -501,7 +455,7 @@ impl<'a> View<'a> for NumberPoint<'a> {
     #[inline]
     fn read(body: Reader<'a>) -> Result<Self, WireError> {
         let mut point = NumberPoint {
-            attributes: RawAttributes::none(body, 7),
+            attributes: RawAttributes(Run::none(body, 7)),
             start_unix_nano: 0,
             time_unix_nano: 0,
             value: None,
@@ -520,7 +474,7 @@ impl<'a> View<'a> for NumberPoint<'a> {
                 4 => point.value = Some(Number::Double(field.double()?)),
                 5 => point.exemplars = Sparse { body, field: 5 },
                 6 => point.value = Some(Number::Int(field.fixed64()? as i64)),
-                7 => point.attributes.note(before, fields.rest()),
+                7 => point.attributes.0.note(before, fields.rest()),
                 8 => point.flags = field.varint()? as u32,
                 _ => {}
             }
@@ -531,7 +485,7 @@ impl<'a> View<'a> for NumberPoint<'a> {
 impl<'a> View<'a> for HistogramPoint<'a> {
     fn read(body: Reader<'a>) -> Result<Self, WireError> {
         let mut point = HistogramPoint {
-            attributes: RawAttributes::none(body, 9),
+            attributes: RawAttributes(Run::none(body, 9)),
             start_unix_nano: 0,
             time_unix_nano: 0,
             count: 0,
@@ -552,7 +506,7 @@ impl<'a> View<'a> for HistogramPoint<'a> {
                 4 => point.count = field.fixed64()?,
                 5 => point.sum = Some(field.double()?),
                 8 => point.exemplars = Sparse { body, field: 8 },
-                9 => point.attributes.note(before, fields.rest()),
+                9 => point.attributes.0.note(before, fields.rest()),
                 10 => point.flags = field.varint()? as u32,
                 _ => {}
             }
@@ -563,7 +517,7 @@ impl<'a> View<'a> for HistogramPoint<'a> {
 impl<'a> View<'a> for ExponentialPoint<'a> {
     fn read(body: Reader<'a>) -> Result<Self, WireError> {
         let mut point = ExponentialPoint {
-            attributes: RawAttributes::none(body, 1),
+            attributes: RawAttributes(Run::none(body, 1)),
             start_unix_nano: 0,
             time_unix_nano: 0,
             count: 0,
@@ -584,7 +538,7 @@ impl<'a> View<'a> for ExponentialPoint<'a> {
                 break;
             };
             match field.number {
-                1 => point.attributes.note(before, fields.rest()),
+                1 => point.attributes.0.note(before, fields.rest()),
                 2 => point.start_unix_nano = field.fixed64()?,
                 3 => point.time_unix_nano = field.fixed64()?,
                 4 => point.count = field.fixed64()?,
@@ -630,7 +584,7 @@ impl<'a> View<'a> for Buckets<'a> {
 impl<'a> View<'a> for SummaryPoint<'a> {
     fn read(body: Reader<'a>) -> Result<Self, WireError> {
         let mut point = SummaryPoint {
-            attributes: RawAttributes::none(body, 7),
+            attributes: RawAttributes(Run::none(body, 7)),
             start_unix_nano: 0,
             time_unix_nano: 0,
             count: 0,
@@ -649,7 +603,7 @@ impl<'a> View<'a> for SummaryPoint<'a> {
                 3 => point.time_unix_nano = field.fixed64()?,
                 4 => point.count = field.fixed64()?,
                 5 => point.sum = field.double()?,
-                7 => point.attributes.note(before, fields.rest()),
+                7 => point.attributes.0.note(before, fields.rest()),
                 8 => point.flags = field.varint()? as u32,
                 _ => {}
             }
