@@ -144,6 +144,17 @@ impl Refused {
         self.too_old + self.too_new + self.duplicate + self.unknown_series + self.malformed
     }
 
+    /// What is left without `others`.
+    pub fn without(&self, others: &Refused) -> Refused {
+        Refused {
+            too_old: self.too_old.saturating_sub(others.too_old),
+            too_new: self.too_new.saturating_sub(others.too_new),
+            duplicate: self.duplicate.saturating_sub(others.duplicate),
+            unknown_series: self.unknown_series.saturating_sub(others.unknown_series),
+            malformed: self.malformed.saturating_sub(others.malformed),
+        }
+    }
+
     pub(crate) fn count(&mut self, reason: Refusal) {
         match reason {
             Refusal::TooOld => self.too_old += 1,
@@ -183,8 +194,14 @@ pub(crate) const EXAMPLES_MAX: usize = 5;
 pub struct AppendReport {
     /// Rows stored, those included that were there already.
     pub accepted: u64,
+    /// Of these, histogram samples.
+    pub accepted_histograms: u64,
+    /// Of these, exemplars.
+    pub accepted_exemplars: u64,
     /// Rows refused, by reason.
     pub refused: Refused,
+    /// Of these, exemplars.
+    pub refused_exemplars: Refused,
     /// The first few refused rows.
     pub examples: Vec<RefusedRow>,
     /// The references of all rows refused as [`Refusal::UnknownSeries`], one for each row,

@@ -66,6 +66,7 @@ impl<'s> Appending<'s> {
                 }
                 let value = Incoming::Histogram(&row.histogram);
                 let entered = this.enter(shard, row.series, row.t_ms, row.start_ms, value);
+                this.report.accepted_histograms += u64::from(entered);
                 if entered
                     && let Some(log) = &mut this.log
                     && let Some((series, symbols, _)) = shard.get_mut(row.series.number())
@@ -81,6 +82,7 @@ impl<'s> Appending<'s> {
             return;
         }
         let mut exemplars = self.store.exemplars.lock();
+        let refused_before = self.report.refused;
         self.by_shard(
             &batch.exemplars,
             |row| row.series,
@@ -103,8 +105,10 @@ impl<'s> Appending<'s> {
                     log.exemplar(series, symbols, row);
                 }
                 this.report.accepted += 1;
+                this.report.accepted_exemplars += 1;
             },
         );
+        self.report.refused_exemplars = self.report.refused.without(&refused_before);
     }
 
     /// Calls `each` with all rows, shard by shard, keeping the order within each.
