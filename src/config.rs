@@ -89,6 +89,8 @@ pub struct IngestSettings {
     pub series_per_service: usize,
     /// Series a service's own metrics may have.
     pub metric_series_per_service: usize,
+    /// Remote-written series a job without a service may have.
+    pub metric_series_per_job: usize,
     /// Silence after which a version's request series end, in milliseconds.
     pub version_idle_ms: i64,
 }
@@ -214,6 +216,7 @@ impl Config {
                 flush_interval_ms: reader.duration_ms("ingest.flushInterval"),
                 series_per_service: reader.count("ingest.seriesPerService"),
                 metric_series_per_service: reader.count("ingest.metricSeriesPerService"),
+                metric_series_per_job: reader.count("ingest.metricSeriesPerJob"),
                 version_idle_ms: reader.duration_ms("ingest.versionIdle"),
             },
             store: StoreSettings {

@@ -1,9 +1,10 @@
-//! Telemetry in: OTLP to series.
+//! Telemetry in: OTLP and remote write to series.
 //!
 //! - `spans`: spans to request counts and durations per service, version, operation.
 //! - `edges`: client and server spans to requests between versions.
 //! - `metrics`: OTLP metrics to Prometheus series.
 //! - `logs`: log records to counts.
+//! - `remote_write`: Prometheus remote write, as it comes.
 //! - `json`: OTLP/JSON to the protobuf form that the rest reads.
 //! - `identity`: services, versions, resources; what was observed.
 //! - `cells`, `tally`: accumulators, and how they become samples.
@@ -33,6 +34,7 @@ mod json;
 mod logs;
 mod metrics;
 mod outcome;
+mod remote_write;
 mod spans;
 mod tally;
 
@@ -46,12 +48,14 @@ use slogate_tsdb::{Batch, Store};
 use crate::model::ObservedVersion;
 
 pub use outcome::{IngestError, IngestStats, Outcome, Reason, Signal, SignalStats};
+pub use remote_write::{RemoteWriteStats, RemoteWriteVersion, Written};
 
 use cells::{CellKind, Cells, FlushTimes};
 use edges::Edges;
 use identity::{Directory, Limits, labels_of, word};
 use journal::{Journal, Replayed};
 use outcome::{Counters, Rejections};
+use remote_write::{SeriesTable, WriteCounters};
 use spans::{Addition, Reduced};
 use tally::Tally;
 
@@ -69,6 +73,9 @@ pub struct IngestOptions {
     pub span_series_per_service: usize,
     /// Metric series for each service; further ones are refused.
     pub metric_series_per_service: usize,
+    /// Remote-written series for each job of those that name no service; further ones are
+    /// refused.
+    pub metric_series_per_job: usize,
     /// Services; telemetry of further ones is refused.
     pub services_max: usize,
     /// Versions, environments and digests of one service; further ones become `other`.
@@ -94,6 +101,7 @@ impl Default for IngestOptions {
             interval_ms: 5_000,
             span_series_per_service: 2_000,
             metric_series_per_service: 10_000,
+            metric_series_per_job: 200_000,
             services_max: 10_000,
             versions_per_service: 500,
             resources_max: 20_000,
@@ -118,7 +126,7 @@ pub struct TickReport {
     pub series_error: Option<String>,
 }
 
-/// OTLP in, series out.
+/// OTLP and remote write in, series out.
 #[derive(Debug)]
 pub struct Ingest {
     store: Arc<Store>,
@@ -128,6 +136,10 @@ pub struct Ingest {
     edges: Edges,
     journal: Option<Journal>,
     counters: Counters,
+    /// Series known from remote write.
+    written: SeriesTable,
+    /// One for each version of remote write.
+    write_counters: [WriteCounters; 2],
     /// Requests hold it shared while they add to cells; a flush holds it alone while it copies.
     gate: RwLock<()>,
     ticker: Mutex<Ticker>,
@@ -176,6 +188,8 @@ impl Ingest {
             cells,
             journal,
             counters: Counters::default(),
+            written: SeriesTable::default(),
+            write_counters: Default::default(),
             gate: RwLock::new(()),
             ticker: Mutex::new(Ticker {
                 last_ms: now_ms,
@@ -257,6 +271,7 @@ impl Ingest {
             edges_waiting: self.edges.waiting() as u64,
             accumulators: self.cells.len() as u64,
             metric_series,
+            written_series: self.written.len() as u64,
             resources,
             services,
             journal_bytes: self.journal.as_ref().map_or(0, Journal::bytes),
@@ -403,6 +418,7 @@ impl Ingest {
         }
         if now_ms - ticker.forgot_ms >= self.options.idle_ms / 4 {
             ticker.forgot_ms = now_ms;
+            self.written.age();
             self.directory.forget(times.idle_since_ms);
         }
         let refused = report.refused.total();
@@ -459,4 +475,4 @@ fn replay(directory: &Directory, cells: &Cells, entry: Replayed, now_ms: i64) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,7 +5,8 @@
 //!
 //! 1. [`listener`]: whether the connection may be open at all.
 //! 2. [`limits`]: how large, how slow, and how much together a body may be.
-//! 3. A handler ([`otlp`], [`api`], [`prometheus`]), which parses, asks an engine room and translates its answer.
+//! 3. A handler ([`otlp`], [`api`], [`prometheus`], [`remote_write`]), which parses, asks an
+//!    engine room and translates its answer.
 //!    Handlers decide nothing: no rule about deployments, verdicts or series lives here.
 
 pub mod api;
@@ -15,5 +16,6 @@ pub mod limits;
 pub mod listener;
 pub mod otlp;
 pub mod prometheus;
+pub mod remote_write;
 #[cfg(test)]
 mod testing;

@@ -36,6 +36,7 @@ use crate::server::limits::{BodyLimits, Budget};
 use crate::server::listener::{ListenError, ListenOptions, Listener};
 use crate::server::otlp::{self, Otlp};
 use crate::server::prometheus::Prometheus;
+use crate::server::remote_write::RemoteWrite;
 use crate::sli::Slis;
 use crate::source::{EmbeddedSource, MetricSource, PrometheusSource, PrometheusSourceError};
 use crate::telemetry::logging::{self, Format, LogError, LogOptions};
@@ -397,6 +398,7 @@ fn ingest_options(config: &Config, dir: &Path) -> IngestOptions {
         interval_ms: config.ingest.flush_interval_ms,
         span_series_per_service: config.ingest.series_per_service,
         metric_series_per_service: config.ingest.metric_series_per_service,
+        metric_series_per_job: config.ingest.metric_series_per_job,
         idle_ms: config.ingest.version_idle_ms,
         ..IngestOptions::default()
     }
@@ -452,6 +454,13 @@ impl Listeners {
             body_bytes_max: limits.request_body_bytes,
             deadline,
         };
+        let remote_write = RemoteWrite::new(
+            rooms.ingest.clone(),
+            rooms.clock.clone(),
+            otlp_limits.clone(),
+            budget.clone(),
+            &rooms.registry,
+        );
         let otlp = Otlp::new(
             rooms.ingest.clone(),
             rooms.clock.clone(),
@@ -460,6 +469,7 @@ impl Listeners {
             &rooms.registry,
         );
         let app = Arc::new(App {
+            remote_write: Arc::new(remote_write),
             policies: rooms.policies.clone(),
             deployments: rooms.deployments.clone(),
             ledger: rooms.ledger.clone(),

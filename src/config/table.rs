@@ -112,6 +112,15 @@ pub const SETTINGS: &[Setting] = &[
               refused with a reason.",
     },
     Setting {
+        key: "ingest.metricSeriesPerJob",
+        env: "SLOGATE_INGEST_METRIC_SERIES_PER_JOB",
+        flag: "ingest-metric-series-per-job",
+        kind: Kind::count(10, 10_000_000),
+        default: Some("200000"),
+        doc: "Remote-written series that one `job` may have where they carry no `service_name`; \
+              over it, samples of new series are refused with a reason.",
+    },
+    Setting {
         key: "ingest.versionIdle",
         env: "SLOGATE_INGEST_VERSION_IDLE",
         flag: "ingest-version-idle",

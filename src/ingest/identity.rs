@@ -98,9 +98,22 @@ pub(super) struct Directory {
     hasher: DefaultHashBuilder,
     limits: Limits,
     services: Mutex<HashMap<Arc<str>, Arc<Service>>>,
+    /// Who pays for remote-written series that name no service.
+    jobs: Mutex<HashMap<Arc<str>, Arc<Service>>>,
     identities: Mutex<HashMap<IdentityKey, Arc<Identity>>>,
     sources: Mutex<Generations>,
     nameless: Arc<Service>,
+}
+
+/// Whose a remote-written series is.
+#[derive(Debug)]
+pub(super) struct Account {
+    /// Who pays for it.
+    pub(super) payer: Arc<Service>,
+    /// Whether that is a service, and not a job.
+    pub(super) is_service: bool,
+    /// The version that the series tells of.
+    pub(super) identity: Option<Arc<Identity>>,
 }
 
 /// What a [`Directory`] holds at most.
@@ -159,6 +172,7 @@ impl Directory {
             hasher: DefaultHashBuilder::default(),
             limits,
             services: Mutex::default(),
+            jobs: Mutex::default(),
             identities: Mutex::default(),
             sources: Mutex::default(),
             nameless: Arc::new(Service::new("".into())),
@@ -219,6 +233,49 @@ impl Directory {
         let service = Arc::new(Service::new(name.clone()));
         services.insert(name, service.clone());
         Ok(service)
+    }
+
+    /// Whose the series with these labels is: its service's, else its job's, else everybody's.
+    pub(super) fn account(&self, labels: &Labels, now_ms: i64) -> Result<Account, Reason> {
+        let text = |name: &str| labels.get(name).and_then(label_text);
+        let Some(service) = text("service_name") else {
+            let payer = text("job").and_then(|job| self.job(job));
+            return Ok(Account {
+                payer: payer.unwrap_or_else(|| self.nameless.clone()),
+                is_service: false,
+                identity: None,
+            });
+        };
+        let facts = Facts {
+            version: text("service_version"),
+            environment: text("deployment_environment_name")
+                .or_else(|| text("deployment_environment")),
+            digest: text("oci_manifest_digest"),
+            ..Facts::default()
+        };
+        let identity = match facts.version {
+            Some(_) => Some(self.identity(&service, &facts, now_ms)?),
+            None => None,
+        };
+        Ok(Account {
+            payer: self.service(&service)?,
+            is_service: true,
+            identity,
+        })
+    }
+
+    /// The job called `name`, made where the limit allows.
+    fn job(&self, name: Arc<str>) -> Option<Arc<Service>> {
+        let mut jobs = self.jobs.lock();
+        if let Some(job) = jobs.get(&name) {
+            return Some(job.clone());
+        }
+        if jobs.len() >= self.limits.services {
+            return None;
+        }
+        let job = Arc::new(Service::new(name.clone()));
+        jobs.insert(name, job.clone());
+        Some(job)
     }
 
     fn identity(&self, service: &str, facts: &Facts, now_ms: i64) -> Result<Arc<Identity>, Reason> {
@@ -296,9 +353,9 @@ impl Directory {
         let seen_lately = |source: &Source| source.seen_ms.load(Ordering::Relaxed) >= before_ms;
         self.sources.lock().retain(seen_lately);
         let mut identities = self.identities.lock();
-        // Versions not told to `take_observed` yet are kept until they are.
+        // Those that a series known from remote write has are kept: it may tell of them again.
         identities.retain(|_, identity| {
-            let keep = identity.last_seen_ms() >= before_ms;
+            let keep = identity.last_seen_ms() >= before_ms || Arc::strong_count(identity) > 1;
             if !keep {
                 identity.spans.lock().clear();
                 identity.service.identities.fetch_sub(1, Ordering::Relaxed);
@@ -309,7 +366,11 @@ impl Directory {
             service.identities.load(Ordering::Relaxed) > 0
                 || service.span_cells.load(Ordering::Relaxed) > 0
                 || service.edge_cells.load(Ordering::Relaxed) > 0
+                || service.metric_series.load(Ordering::Relaxed) > 0
         });
+        self.jobs
+            .lock()
+            .retain(|_, job| job.metric_series.load(Ordering::Relaxed) > 0);
     }
 
     /// Drops every known metric series, so that each is looked up in the store again.

@@ -17,13 +17,21 @@ pub struct Outcome {
 /// A request that was not applied at all.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
-    /// The bytes are not an OTLP request. Sending them again will not help.
+    /// The bytes are not a request of the kind they should be. Sending them again will not help.
     #[error("the request is not readable at byte {offset}: {what}")]
     Malformed {
         /// The byte at fault, counted from the start of the (decompressed) request.
         offset: usize,
         /// What is wrong there.
         what: String,
+    },
+    /// More of something than is taken at a time. Sending it in parts will help.
+    #[error("the request has more than {max} {what}; send smaller ones")]
+    TooMany {
+        /// The limit.
+        max: usize,
+        /// Of what.
+        what: &'static str,
     },
     /// There is no room at the moment.
     #[error("busy; send the request again in {retry_after_ms} ms")]
@@ -102,7 +110,7 @@ reasons! {
         "too many different service.name values; raise the limit of services or fix the attribute",
     /// The service has used up its metric series.
     SeriesBudget "series_budget"
-        "the service has used up its series budget; drop attributes with many values or raise the budget",
+        "the service (or job) has used up its series budget; drop labels with many values or raise the budget",
     /// The store has used up its series.
     StoreFull "store_full"
         "the store has reached its limit of series; raise it or send fewer series",
@@ -123,7 +131,7 @@ reasons! {
         "an attribute's value is longer than 4096 bytes; shorten or drop it",
     /// Too many or too long labels.
     LabelSet "attributes"
-        "the point and its resource have more or longer attributes than a series can carry; drop some",
+        "there are more or longer attributes or labels than a series can carry (256, 64 KiB); drop some",
     /// A point without a value.
     NoValue "no_value"
         "the point has no value; send asDouble or asInt, or set the no-recorded-value flag",
@@ -132,7 +140,7 @@ reasons! {
         "the point has no time_unix_nano; set it",
     /// A histogram that contradicts itself or cannot be represented.
     Histogram "bad_histogram"
-        "the histogram's bounds, counts or scale contradict each other; bounds must ascend, there must be one count more than bounds, and the scale be at least -4",
+        "the histogram's bounds, counts or scale contradict each other; bounds must ascend, there must be as many counts as they ask for, and the scale (schema) be at least -4",
     /// A delta point that is older than, or overlaps, the one before it.
     DeltaOrder "delta_order"
         "a delta point overlaps an earlier one of its series; send delta points in order, each from one source",
@@ -144,10 +152,22 @@ reasons! {
         "the sample lies in the future; check the sender's clock",
     /// Another value at a time that already has one.
     Duplicate "duplicate"
-        "the series already has another value at that time; two senders share one identity: set service.instance.id",
+        "the series already has another value at that time; two senders share one identity: set service.instance.id (in Prometheus, external_labels)",
     /// The store dropped the series between look-up and append.
     SeriesGone "series_gone"
         "the series was removed by retention in this moment; it is accepted when sent next",
+    /// A remote-written series without a name.
+    SeriesName "no_metric_name"
+        "the series has no label __name__, or an empty one; every series needs a name",
+    /// A remote-written series with labels that are no label set.
+    SeriesLabels "bad_labels"
+        "a label's name is empty or occurs twice, or a name or value is not UTF-8; send each label once, with a name",
+    /// References of a remote-written series to symbols that are not there.
+    Symbols "bad_symbols"
+        "the series refers to symbols that the request does not have, or to a name without a value",
+    /// A remote-written series with nothing to store.
+    NoSamples "no_samples"
+        "the series has neither samples nor histograms nor exemplars",
 }
 
 /// What was refused in one request, by reason, with one example each.
@@ -170,6 +190,13 @@ impl Rejections {
 
     pub(super) fn total(&self) -> u64 {
         self.entries.iter().map(|(_, count, _)| count).sum()
+    }
+
+    /// What was refused, by reason.
+    pub(super) fn counts(&self) -> impl Iterator<Item = (Reason, u64)> + '_ {
+        self.entries
+            .iter()
+            .map(|(reason, count, _)| (*reason, *count))
     }
 
     pub(super) fn outcome(&self, items: u64, noun: &str) -> Outcome {
@@ -231,6 +258,8 @@ pub struct IngestStats {
     pub accumulators: u64,
     /// Metric series known now.
     pub metric_series: u64,
+    /// Remote-written series known now.
+    pub written_series: u64,
     /// Resources known now.
     pub resources: u64,
     /// Services known now.

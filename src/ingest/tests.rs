@@ -16,7 +16,11 @@ use super::*;
 mod json_and_logs;
 mod kills;
 mod points;
+mod remote_write;
 mod requests;
+
+#[path = "../../crates/wire/tests/remote_write/messages.rs"]
+pub(crate) mod messages;
 
 /// A time that is a multiple of the flush interval.
 pub(crate) const T0: i64 = 1_700_000_000_000;

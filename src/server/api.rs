@@ -40,6 +40,7 @@ use crate::policy::PolicySet;
 use crate::server::health;
 use crate::server::limits::{BodyLimits, Budget};
 use crate::server::prometheus::{self, Prometheus};
+use crate::server::remote_write::{self, RemoteWrite};
 use crate::sli::Slis;
 use crate::telemetry::{Heartbeats, Registry, catalog};
 
@@ -73,6 +74,8 @@ pub struct App {
     pub clock: Arc<dyn Clock>,
     /// The limits of a body of events.
     pub limits: BodyLimits,
+    /// Who takes remote-written samples.
+    pub remote_write: Arc<RemoteWrite>,
     /// Bytes of bodies in flight, shared with the OTLP listeners.
     pub budget: Budget,
     /// Cancelled when shutdown begins: waiting gate requests answer at once.
@@ -88,6 +91,7 @@ const ROUTES: &[(&str, &str)] = &[
     ("GET", "/v1/gates/{gate}"),
     ("GET", "/v1/gates/{gate}/verdict"),
     ("POST", "/v1/events"),
+    ("POST", remote_write::PATH),
     ("GET", "/v1/deployments"),
     ("GET", "/v1/deployments/{id}"),
     ("GET", "/v1/verdicts/{id}"),
@@ -122,6 +126,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/-/healthy", get(health::healthy))
         .route("/-/ready", get(health::ready))
         .merge(prometheus::router(&app))
+        .route(remote_write::PATH, post(write))
         .method_not_allowed_fallback(not_allowed)
         .fallback(unknown)
         .layer(from_fn(access::admit))
@@ -136,6 +141,10 @@ async fn index() -> String {
         text.push_str(&format!("{method:5}{path}\n"));
     }
     text
+}
+
+async fn write(State(app): State<Arc<App>>, request: Request) -> Response {
+    app.remote_write.take(request).await
 }
 
 async fn openapi() -> Response {

@@ -61,7 +61,9 @@ pub fn ingest(registry: &Registry, ingest: &Arc<Ingest>) {
         out.push(&["expired"], stats.edges_expired as f64);
         out.push(&["dropped"], stats.edges_dropped as f64);
     });
-    let singles: [Single<IngestStats>; 9] = [
+    remote_write(registry, ingest);
+    let singles: [Single<IngestStats>; 10] = [
+        (&catalog::WRITE_SERIES, |stats| stats.written_series),
         (&catalog::INGEST_EDGES_WAITING, |stats| stats.edges_waiting),
         (&catalog::INGEST_ACCUMULATORS, |stats| stats.accumulators),
         (&catalog::INGEST_METRIC_SERIES, |stats| stats.metric_series),
@@ -78,6 +80,30 @@ pub fn ingest(registry: &Registry, ingest: &Arc<Ingest>) {
         let one = ingest.clone();
         registry.collect(spec, move |out| out.push(&[], read(&one.stats()) as f64));
     }
+}
+
+fn remote_write(registry: &Registry, ingest: &Arc<Ingest>) {
+    let one = ingest.clone();
+    registry.collect(&catalog::WRITE_ACCEPTED, move |out| {
+        for stats in one.remote_write_stats() {
+            let version = stats.version.name();
+            out.push(&[version, "samples"], stats.samples as f64);
+            out.push(&[version, "histograms"], stats.histograms as f64);
+            out.push(&[version, "exemplars"], stats.exemplars as f64);
+        }
+    });
+    let one = ingest.clone();
+    registry.collect(&catalog::WRITE_REJECTED, move |out| {
+        for stats in one.remote_write_stats() {
+            let version = stats.version.name();
+            for (reason, count) in stats.rejected {
+                out.push(&[version, reason.name()], count as f64);
+            }
+            if stats.rejected_exemplars > 0 {
+                out.push(&[version, "exemplar"], stats.rejected_exemplars as f64);
+            }
+        }
+    });
 }
 
 /// Has `registry` tell how large the series store is.
@@ -155,6 +181,9 @@ mod tests {
             "slogate_otlp",
             "slogate_ingest_rejected",
             "slogate_status",
+            "slogate_remote_write_re",
+            "slogate_remote_write_wire",
+            "slogate_remote_write_body",
         ];
         for spec in catalog::ALL {
             let is_elsewhere = elsewhere.iter().any(|name| spec.name.starts_with(name));

@@ -280,6 +280,29 @@ impl Held {
         self.bytes.advance(count.min(self.bytes.len()));
     }
 
+    /// The body decompressed from snappy's block format, which remote write uses. The block says
+    /// first how long it is; that is checked against the limit and against what is possible.
+    ///
+    /// # Errors
+    /// Over the limit or the budget, and where the bytes are no such block.
+    pub fn decode_snappy(mut self, limit: usize) -> Result<Held, BodyError> {
+        let length = snappy_length(&self.bytes)?;
+        if length > limit {
+            return Err(BodyError::TooLarge {
+                limit,
+                when: "after decompression",
+            });
+        }
+        self.hold.grow(length)?;
+        let mut decoder = snap::raw::Decoder::new();
+        let bytes = decoder
+            .decompress_vec(&self.bytes)
+            .map_err(corrupt_snappy)?;
+        self.bytes = Bytes::from(bytes);
+        self.hold.shrink_to(self.bytes.len());
+        Ok(self)
+    }
+
     /// The body decompressed, at most `limit` bytes of it.
     ///
     /// # Errors
@@ -312,6 +335,26 @@ impl Held {
         self.bytes = bytes;
         self.hold.shrink_to(self.bytes.len());
         Ok(self)
+    }
+}
+
+/// The most bytes that one byte of snappy's block format can stand for: a copy of 64 takes three.
+const SNAPPY_RATIO_MAX: usize = 22;
+
+/// The length that a snappy block says it has, where that can be true.
+fn snappy_length(block: &[u8]) -> Result<usize, BodyError> {
+    let claimed = snap::raw::decompress_len(block).map_err(corrupt_snappy)?;
+    if claimed > block.len().saturating_mul(SNAPPY_RATIO_MAX) {
+        let error = format!("{} bytes can't hold {claimed}", block.len());
+        return Err(corrupt_snappy(error));
+    }
+    Ok(claimed)
+}
+
+fn corrupt_snappy(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> BodyError {
+    BodyError::Corrupt {
+        encoding: "snappy",
+        error: io::Error::new(io::ErrorKind::InvalidData, error),
     }
 }
 
@@ -424,6 +467,28 @@ mod tests {
         let body = held(b"not zstd either".to_vec(), &budget);
         let result = body.decode(Encoding::Zstd, 1 << 20);
         assert!(matches!(result, Err(BodyError::Corrupt { .. })));
+    }
+
+    #[test]
+    fn snappy_says_its_length_and_is_not_believed() {
+        let budget = Budget::new(8 << 20);
+        let block = snap::raw::Encoder::new()
+            .compress_vec(&vec![7_u8; 1 << 20])
+            .unwrap();
+        let body = held(block.clone(), &budget).decode_snappy(1 << 20).unwrap();
+        assert_eq!((body.bytes.len(), budget.held()), (1 << 20, 1 << 20));
+        drop(body);
+        let error = held(block.clone(), &budget)
+            .decode_snappy(1 << 19)
+            .unwrap_err();
+        assert!(matches!(error, BodyError::TooLarge { .. }), "{error}");
+        // Four gigabytes in five bytes.
+        let lie = vec![0xff, 0xff, 0xff, 0xff, 0x0f];
+        for bytes in [lie, Vec::new(), block[..block.len() / 2].to_vec()] {
+            let error = held(bytes, &budget).decode_snappy(8 << 30).unwrap_err();
+            assert!(matches!(error, BodyError::Corrupt { .. }), "{error}");
+        }
+        assert_eq!(budget.held(), 0);
     }
 
     #[test]

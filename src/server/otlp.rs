@@ -37,10 +37,10 @@ use crate::telemetry::metrics::{Counter, Histogram, Registry};
 pub const LARGE_BYTES: usize = 512 * 1024;
 
 /// When a sender over the bytes in flight is asked to come back.
-const BUSY_RETRY_MS: u64 = 1_000;
+pub(super) const BUSY_RETRY_MS: u64 = 1_000;
 
 /// When a sender is asked to come back after storing failed.
-const STORAGE_RETRY_MS: u64 = 5_000;
+pub(super) const STORAGE_RETRY_MS: u64 = 5_000;
 
 /// A kind of telemetry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,7 +196,7 @@ impl Otlp {
 }
 
 /// Runs `work` here, or, where it is long, after other tasks have left this thread.
-fn off_async<R>(is_long: bool, work: impl FnOnce() -> R) -> R {
+pub(super) fn off_async<R>(is_long: bool, work: impl FnOnce() -> R) -> R {
     let flavor = tokio::runtime::Handle::try_current().map(|handle| handle.runtime_flavor());
     match flavor {
         Ok(tokio::runtime::RuntimeFlavor::MultiThread) if is_long => {
@@ -341,6 +341,7 @@ impl From<IngestError> for Failure {
             IngestError::Malformed { .. } => {
                 Failure::new(FailureKind::Malformed, error.to_string())
             }
+            IngestError::TooMany { .. } => Failure::new(FailureKind::TooLarge, error.to_string()),
             IngestError::Overloaded { retry_after_ms } => Failure::new(
                 FailureKind::Overloaded { retry_after_ms },
                 error.to_string(),

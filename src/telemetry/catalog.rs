@@ -53,6 +53,20 @@ families! {
         "Body bytes as received, before decompression.";
     OTLP_BODY_BYTES = Counter "slogate_otlp_body_bytes_total" ["signal", "transport"]
         "Body bytes after decompression.";
+    WRITE_REQUESTS = Counter "slogate_remote_write_requests_total" ["version", "outcome"]
+        "Remote-write requests by outcome: ok, partial (some samples refused), malformed, too_large, unsupported, timeout, overloaded, storage.";
+    WRITE_SECONDS = Histogram "slogate_remote_write_request_duration_seconds" ["version"]
+        "Time from a remote-write request's header to its answer, reading the body included.";
+    WRITE_WIRE_BYTES = Counter "slogate_remote_write_wire_bytes_total" ["version"]
+        "Body bytes of remote-write requests as received, before decompression.";
+    WRITE_BODY_BYTES = Counter "slogate_remote_write_body_bytes_total" ["version"]
+        "Body bytes of remote-write requests after decompression.";
+    WRITE_ACCEPTED = Counter "slogate_remote_write_accepted_total" ["version", "kind"]
+        "Samples, histograms and exemplars taken by remote write.";
+    WRITE_REJECTED = Counter "slogate_remote_write_rejected_total" ["version", "reason"]
+        "Samples and histograms of remote write refused, by reason; their senders were told with status 400. Exemplars are under the reason exemplar, and senders get success.";
+    WRITE_SERIES = Gauge "slogate_remote_write_series" []
+        "Remote-written series that are known.";
     INFLIGHT_BYTES = Gauge "slogate_inflight_bytes" []
         "Bytes of request bodies held in memory now.";
     INFLIGHT_BYTES_MAX = Gauge "slogate_inflight_bytes_max" []

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::*;
 use crate::config::QuerySettings;
 use crate::deploy::DeploymentsOptions;
+use crate::ingest::{Ingest, IngestOptions};
 use crate::judge::{WatcherOptions, WatcherParts};
 use crate::model::ManualClock;
 use crate::policy;
@@ -129,6 +130,7 @@ async fn house() -> House {
             body_bytes_max: 4 << 20,
             deadline: Duration::from_secs(2),
         },
+        remote_write: remote_write(&clock),
         budget: Budget::new(64 << 20),
         stop: CancellationToken::new(),
         fresh: Semaphore::new(FRESH_MAX),
@@ -140,6 +142,18 @@ async fn house() -> House {
         clock,
         dir,
     }
+}
+
+fn remote_write(clock: &ManualClock) -> Arc<RemoteWrite> {
+    let (store, _) = slogate_tsdb::Store::open(slogate_tsdb::Options::default(), NOW_MS).unwrap();
+    let ingest = Ingest::new(Arc::new(store), IngestOptions::default(), NOW_MS).unwrap();
+    Arc::new(RemoteWrite::new(
+        Arc::new(ingest),
+        Arc::new(clock.clone()),
+        BodyLimits::default(),
+        Budget::new(64 << 20),
+        &Registry::new(),
+    ))
 }
 
 impl House {

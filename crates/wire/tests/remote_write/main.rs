@@ -1,8 +1,12 @@
 //! The remote-write views against prost: what prost wrote, the views must read back whole; what
 //! the writer wrote, prost must read; and whatever the bytes, the views must not panic.
-//!
-//! The messages are written down here by hand from Prometheus's `.proto` files.
 
+mod messages;
+
+use messages::{
+    BucketSpan, Exemplar1, Exemplar2, Histogram, HistogramCount, Label, Metadata1, Metadata2,
+    Request, Sample, TimeSeries1, TimeSeries2, WriteRequest, ZeroCount,
+};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -11,166 +15,6 @@ use slogate_series::{Buckets, ResetHint};
 use slogate_wire::WireError;
 use slogate_wire::proto::{Reader, View};
 use slogate_wire::remote_write::{self, Count, encode, v1, v2};
-
-#[derive(Clone, PartialEq, Message)]
-struct Sample {
-    #[prost(double, tag = "1")]
-    value: f64,
-    #[prost(int64, tag = "2")]
-    timestamp: i64,
-    #[prost(int64, tag = "3")]
-    start_timestamp: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct BucketSpan {
-    #[prost(sint32, tag = "1")]
-    offset: i32,
-    #[prost(uint32, tag = "2")]
-    length: u32,
-}
-
-#[derive(Clone, PartialEq, prost::Oneof)]
-enum HistogramCount {
-    #[prost(uint64, tag = "1")]
-    Int(u64),
-    #[prost(double, tag = "2")]
-    Float(f64),
-}
-
-#[derive(Clone, PartialEq, prost::Oneof)]
-enum ZeroCount {
-    #[prost(uint64, tag = "6")]
-    Int(u64),
-    #[prost(double, tag = "7")]
-    Float(f64),
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Histogram {
-    #[prost(oneof = "HistogramCount", tags = "1, 2")]
-    count: Option<HistogramCount>,
-    #[prost(double, tag = "3")]
-    sum: f64,
-    #[prost(sint32, tag = "4")]
-    schema: i32,
-    #[prost(double, tag = "5")]
-    zero_threshold: f64,
-    #[prost(oneof = "ZeroCount", tags = "6, 7")]
-    zero_count: Option<ZeroCount>,
-    #[prost(message, repeated, tag = "8")]
-    negative_spans: Vec<BucketSpan>,
-    #[prost(sint64, repeated, tag = "9")]
-    negative_deltas: Vec<i64>,
-    #[prost(double, repeated, tag = "10")]
-    negative_counts: Vec<f64>,
-    #[prost(message, repeated, tag = "11")]
-    positive_spans: Vec<BucketSpan>,
-    #[prost(sint64, repeated, tag = "12")]
-    positive_deltas: Vec<i64>,
-    #[prost(double, repeated, tag = "13")]
-    positive_counts: Vec<f64>,
-    #[prost(int32, tag = "14")]
-    reset_hint: i32,
-    #[prost(int64, tag = "15")]
-    timestamp: i64,
-    #[prost(double, repeated, tag = "16")]
-    custom_values: Vec<f64>,
-    #[prost(int64, tag = "17")]
-    start_timestamp: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Label {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(string, tag = "2")]
-    value: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Exemplar1 {
-    #[prost(message, repeated, tag = "1")]
-    labels: Vec<Label>,
-    #[prost(double, tag = "2")]
-    value: f64,
-    #[prost(int64, tag = "3")]
-    timestamp: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct TimeSeries1 {
-    #[prost(message, repeated, tag = "1")]
-    labels: Vec<Label>,
-    #[prost(message, repeated, tag = "2")]
-    samples: Vec<Sample>,
-    #[prost(message, repeated, tag = "3")]
-    exemplars: Vec<Exemplar1>,
-    #[prost(message, repeated, tag = "4")]
-    histograms: Vec<Histogram>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Metadata1 {
-    #[prost(int32, tag = "1")]
-    kind: i32,
-    #[prost(string, tag = "2")]
-    name: String,
-    #[prost(string, tag = "4")]
-    help: String,
-    #[prost(string, tag = "5")]
-    unit: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct WriteRequest {
-    #[prost(message, repeated, tag = "1")]
-    timeseries: Vec<TimeSeries1>,
-    #[prost(message, repeated, tag = "3")]
-    metadata: Vec<Metadata1>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Exemplar2 {
-    #[prost(uint32, repeated, tag = "1")]
-    labels_refs: Vec<u32>,
-    #[prost(double, tag = "2")]
-    value: f64,
-    #[prost(int64, tag = "3")]
-    timestamp: i64,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Metadata2 {
-    #[prost(int32, tag = "1")]
-    kind: i32,
-    #[prost(uint32, tag = "3")]
-    help_ref: u32,
-    #[prost(uint32, tag = "4")]
-    unit_ref: u32,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct TimeSeries2 {
-    #[prost(uint32, repeated, tag = "1")]
-    labels_refs: Vec<u32>,
-    #[prost(message, repeated, tag = "2")]
-    samples: Vec<Sample>,
-    #[prost(message, repeated, tag = "3")]
-    histograms: Vec<Histogram>,
-    #[prost(message, repeated, tag = "4")]
-    exemplars: Vec<Exemplar2>,
-    #[prost(message, optional, tag = "5")]
-    metadata: Option<Metadata2>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct Request {
-    #[prost(string, repeated, tag = "4")]
-    symbols: Vec<String>,
-    #[prost(message, repeated, tag = "5")]
-    timeseries: Vec<TimeSeries2>,
-}
 
 fn float() -> impl Strategy<Value = f64> {
     any::<f64>().prop_filter("NaN equals nothing", |value| !value.is_nan())
