@@ -18,5 +18,6 @@ mod inputs;
 mod lifecycle;
 mod peers;
 mod prometheus;
+mod remote_write;
 mod traffic;
 mod verdicts;
