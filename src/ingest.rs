@@ -419,7 +419,10 @@ impl Ingest {
         if now_ms - ticker.forgot_ms >= self.options.idle_ms / 4 {
             ticker.forgot_ms = now_ms;
             self.written.age();
-            self.directory.forget(times.idle_since_ms);
+            if self.directory.forget(times.idle_since_ms) {
+                // Some of these series may name a version that is a new one when it comes back.
+                self.written.forget_all();
+            }
         }
         let refused = report.refused.total();
         self.counters.ticks.fetch_add(1, Ordering::Relaxed);

@@ -342,8 +342,9 @@ impl Directory {
         observed
     }
 
-    /// Forgets what was not seen since `before_ms`, and each known source's idle series.
-    pub(super) fn forget(&self, before_ms: i64) {
+    /// Forgets what was not seen since `before_ms`, and each known source's idle series. Returns
+    /// whether versions were among it.
+    pub(super) fn forget(&self, before_ms: i64) -> bool {
         let sources = self.sources.lock().all();
         for source in &sources {
             let mut metrics = source.metrics.lock();
@@ -353,15 +354,17 @@ impl Directory {
         let seen_lately = |source: &Source| source.seen_ms.load(Ordering::Relaxed) >= before_ms;
         self.sources.lock().retain(seen_lately);
         let mut identities = self.identities.lock();
-        // Those that a series known from remote write has are kept: it may tell of them again.
+        // Versions not told to `take_observed` yet are kept until they are.
+        let known = identities.len();
         identities.retain(|_, identity| {
-            let keep = identity.last_seen_ms() >= before_ms || Arc::strong_count(identity) > 1;
+            let keep = identity.last_seen_ms() >= before_ms;
             if !keep {
                 identity.spans.lock().clear();
                 identity.service.identities.fetch_sub(1, Ordering::Relaxed);
             }
             keep
         });
+        let forgot_versions = identities.len() < known;
         self.services.lock().retain(|_, service| {
             service.identities.load(Ordering::Relaxed) > 0
                 || service.span_cells.load(Ordering::Relaxed) > 0
@@ -371,6 +374,7 @@ impl Directory {
         self.jobs
             .lock()
             .retain(|_, job| job.metric_series.load(Ordering::Relaxed) > 0);
+        forgot_versions
     }
 
     /// Drops every known metric series, so that each is looked up in the store again.

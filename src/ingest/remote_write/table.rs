@@ -142,7 +142,7 @@ impl SeriesTable {
     }
 
     /// Forgets all, so that each series is looked up in the store again.
-    pub(super) fn forget_all(&self) {
+    pub(in crate::ingest) fn forget_all(&self) {
         for shard in &self.shards {
             *shard.lock() = Shard::default();
         }
