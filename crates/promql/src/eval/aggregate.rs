@@ -12,7 +12,7 @@ use crate::ast::{Aggregate, AggregateOp, Expr, ExprKind, Span};
 use crate::eval::rate::layouts_message;
 use crate::eval::sum::{Sum, mean};
 use crate::eval::text::shortest;
-use crate::eval::{Column, EvalError, Evaluated, Evaluator, Grid, histogram};
+use crate::eval::{Annotations, Column, EvalError, Evaluated, Evaluator, Grid, histogram};
 use crate::eval::{histogram_functions, ratio};
 
 /// The series of one group.
@@ -49,7 +49,7 @@ impl Evaluator<'_> {
         let columns = self.eval_vector(&aggregate.expr, grid)?;
         if let Some(param_expr) = aggregate.param.as_ref().filter(|_| !columns.is_empty()) {
             for q in extremes_outside(&param, 0.0, 1.0) {
-                self.note_quantile(q, param_expr.span);
+                note_quantile(&mut self.annotations, q, param_expr.span);
             }
         }
         let mut folded = Vec::new();
@@ -98,7 +98,8 @@ impl Evaluator<'_> {
         if floats.len() < members.len() {
             let op = aggregate.op.as_str();
             let message = format!("ignored histogram in {op} aggregation");
-            self.annotations.info(aggregate.expr.span, message);
+            let span = aggregate.expr.unparenthesised().span;
+            self.annotations.info(span, message);
         }
         let first = *floats.first()?;
         Some(Value::Float(match aggregate.op {
@@ -122,7 +123,7 @@ impl Evaluator<'_> {
         members: &[&Value],
         name_of: impl Fn(usize) -> Option<&'n str>,
     ) -> Option<Value> {
-        let span = aggregate.expr.span;
+        let span = aggregate.expr.unparenthesised().span;
         let is_mean = aggregate.op == AggregateOp::Avg;
         let floats = members.iter().filter_map(|value| as_float(value));
         let count = floats.clone().count();
@@ -163,15 +164,6 @@ impl Evaluator<'_> {
                 .info(span, histogram::reconciled_message("aggregation"));
         }
         Some(Value::Histogram(total.histogram.compact().into()))
-    }
-
-    /// Warns of a quantile that is none.
-    pub(super) fn note_quantile(&mut self, q: f64, span: Span) {
-        if !(0.0..=1.0).contains(&q) {
-            let q = shortest(q);
-            let message = format!("quantile value should be between 0 and 1, got {q}");
-            self.annotations.warn(span, message);
-        }
     }
 
     /// The operators that keep some series of a group as they are.
@@ -443,6 +435,15 @@ fn variance(values: &[f64]) -> f64 {
         squares += delta * (value - mean);
     }
     squares / count
+}
+
+/// Warns of a quantile that is none.
+pub(super) fn note_quantile(notes: &mut Annotations, q: f64, span: Span) {
+    if !(0.0..=1.0).contains(&q) {
+        let q = shortest(q);
+        let message = format!("quantile value should be between 0 and 1, got {q}");
+        notes.warn(span, message);
+    }
 }
 
 /// The φ-quantile, linear between neighbours; NaN sorts lowest.

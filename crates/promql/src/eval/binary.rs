@@ -203,7 +203,10 @@ impl Evaluator<'_> {
             many: fill(matching.fill_left),
             one: fill(matching.fill_right),
         };
-        let mut join = Join::new(binary, matching, &many, &one, &fills, grid.steps);
+        let drops_later = binary.return_bool && self.engine.delayed_name_removal;
+        // Before labels are copied from the one side: that may give another name.
+        let drops_now = drops_name(binary.op) || binary.return_bool && !drops_later;
+        let mut join = Join::new(matching, &many, &one, &fills, drops_now, grid.steps);
         for step in 0..grid.steps {
             self.meter.check()?;
             if !join.index_one_side(step)? {
@@ -224,7 +227,7 @@ impl Evaluator<'_> {
         }
         let mut columns = join.out;
         columns.retain(|column| !column.is_empty());
-        if binary.return_bool {
+        if drops_later {
             return self.without_names(columns);
         }
         merge_same_labels(columns)
@@ -271,11 +274,11 @@ impl Outcome {
 
 /// The state of a join of two vectors.
 struct Join<'a> {
-    binary: &'a Binary,
     matching: &'a VectorMatching,
     many: &'a [Column],
     one: &'a [Column],
     fills: &'a Fills,
+    drops_name: bool,
     many_keys: Vec<usize>,
     one_keys: Vec<usize>,
     steps: usize,
@@ -293,22 +296,22 @@ struct Join<'a> {
 
 impl<'a> Join<'a> {
     fn new(
-        binary: &'a Binary,
         matching: &'a VectorMatching,
         many: &'a [Column],
         one: &'a [Column],
         fills: &'a Fills,
+        drops_name: bool,
         steps: usize,
     ) -> Self {
         let mut keys = Keys::new(matching);
         let many_keys: Vec<usize> = many.iter().map(|column| keys.of(&column.labels)).collect();
         let one_keys: Vec<usize> = one.iter().map(|column| keys.of(&column.labels)).collect();
         Join {
-            binary,
             matching,
             many,
             one,
             fills,
+            drops_name,
             many_keys,
             one_keys,
             steps,
@@ -457,7 +460,7 @@ impl<'a> Join<'a> {
             many.as_ref().unwrap_or(&group),
             one.as_ref().unwrap_or(&group),
         );
-        let labels = result_labels(self.binary.op, self.matching, many, one);
+        let labels = result_labels(self.drops_name, self.matching, many, one);
         let at = *self
             .by_labels
             .entry(labels.clone())
@@ -527,8 +530,13 @@ fn drops_name(op: BinaryOp) -> bool {
     !op.is_comparison() && !op.is_set() && !op.is_trim()
 }
 
-fn result_labels(op: BinaryOp, matching: &VectorMatching, many: &Labels, one: &Labels) -> Labels {
-    let labels = if drops_name(op) {
+fn result_labels(
+    drops_name: bool,
+    matching: &VectorMatching,
+    many: &Labels,
+    one: &Labels,
+) -> Labels {
+    let labels = if drops_name {
         without_name(many)
     } else {
         many.clone()

@@ -61,9 +61,9 @@ impl Bucket {
     }
 }
 
-/// The populated buckets of a native histogram in ascending order. The zero bucket reaches
-/// to both sides unless there are observations on only one; the lowest custom bucket
-/// starts at 0 where its bound is positive, else at minus infinity.
+/// The populated buckets of a native histogram in ascending order. None reaches into the zero
+/// bucket. That one reaches to both sides unless there are observations on only one; the lowest
+/// custom bucket starts at 0 where its bound is positive, else at minus infinity.
 pub(crate) fn native(h: &Histogram) -> Vec<Bucket> {
     let mut buckets = Vec::with_capacity(h.positive.len() + h.negative.len() + 1);
     if h.has_custom_bounds() {
@@ -79,7 +79,7 @@ pub(crate) fn native(h: &Histogram) -> Vec<Bucket> {
     } else {
         let bounds = |index: i32| {
             (
-                upper_bound(h.schema, index.saturating_sub(1)),
+                clear_of_zero(h, upper_bound(h.schema, index.saturating_sub(1))),
                 upper_bound(h.schema, index),
             )
         };
@@ -100,12 +100,15 @@ pub(crate) fn native(h: &Histogram) -> Vec<Bucket> {
                 h.zero_threshold
             }
         };
-        buckets.push(Bucket {
-            lower: -zero(!h.negative.is_empty()),
-            upper: zero(!h.positive.is_empty()),
-            count: h.zero_count,
-            linear: true,
-        });
+        // Where histograms were subtracted there can be less than nothing in it.
+        if h.zero_count > 0.0 {
+            buckets.push(Bucket {
+                lower: -zero(!h.negative.is_empty()),
+                upper: zero(!h.positive.is_empty()),
+                count: h.zero_count,
+                linear: true,
+            });
+        }
         for (index, count) in h.positive.iter() {
             let (lower, upper) = bounds(index);
             buckets.push(Bucket {
@@ -118,6 +121,15 @@ pub(crate) fn native(h: &Histogram) -> Vec<Bucket> {
     }
     buckets.retain(|bucket| bucket.count != 0.0);
     buckets
+}
+
+/// The inner bound of a bucket that may overlap the zero bucket.
+fn clear_of_zero(h: &Histogram, bound: f64) -> f64 {
+    if bound < h.zero_threshold {
+        h.zero_threshold
+    } else {
+        bound
+    }
 }
 
 fn custom_bounds(h: &Histogram, index: i32) -> (f64, f64) {
@@ -224,14 +236,18 @@ fn count_below(value: f64, buckets: &[Bucket]) -> f64 {
     count
 }
 
-/// The population variance, each observation taken to be in the middle of its bucket.
+/// The population variance, each observation taken to be in the middle of its bucket. The
+/// middle of an open custom bucket is infinitely far away.
 pub(crate) fn variance(h: &Histogram) -> f64 {
     let mean = h.sum / h.count;
-    let squares = native(h).into_iter().map(|bucket| {
-        let middle = if bucket.linear && !h.has_custom_bounds() {
-            0.0
+    let lowest = h.positive.iter().next().map_or(1, |(index, _)| index);
+    let squares = native(h).into_iter().enumerate().map(|(at, bucket)| {
+        let middle = if !h.has_custom_bounds() {
+            if bucket.linear { 0.0 } else { bucket.middle() }
+        } else if at == 0 && lowest <= 0 {
+            (f64::NEG_INFINITY + bucket.upper) / 2.0
         } else {
-            bucket.middle()
+            (bucket.lower + bucket.upper) / 2.0
         };
         let distance = middle - mean;
         bucket.count * distance * distance
@@ -246,9 +262,8 @@ pub(crate) struct Cumulative {
     pub(crate) count: f64,
 }
 
-/// Sorted, with equal bounds joined and counts made to rise; `None` without a `+Inf`
-/// bucket. Also says how falling counts had to be raised, if any.
-pub(crate) fn tidy(mut buckets: Vec<Cumulative>) -> Option<(Vec<Cumulative>, Option<Raised>)> {
+/// Sorted, with equal bounds joined; `None` without a `+Inf` bucket.
+pub(crate) fn tidy(mut buckets: Vec<Cumulative>) -> Option<Vec<Cumulative>> {
     buckets.sort_by(|a, b| a.upper.total_cmp(&b.upper));
     if buckets.last()?.upper != f64::INFINITY {
         return None;
@@ -260,6 +275,11 @@ pub(crate) fn tidy(mut buckets: Vec<Cumulative>) -> Option<(Vec<Cumulative>, Opt
         }
         same
     });
+    Some(buckets)
+}
+
+/// Makes the counts of tidy buckets rise. Says how falling ones had to be raised, if any.
+pub(crate) fn raise(buckets: &mut [Cumulative]) -> Option<Raised> {
     let mut previous = buckets.first()?.count;
     let mut raised: Option<Raised> = None;
     for bucket in buckets.iter_mut().skip(1) {
@@ -283,7 +303,7 @@ pub(crate) fn tidy(mut buckets: Vec<Cumulative>) -> Option<(Vec<Cumulative>, Opt
         }
         previous = bucket.count;
     }
-    Some((buckets, raised))
+    raised
 }
 
 /// Whether two counts differ only by what floating point loses.
@@ -292,7 +312,7 @@ fn almost_equal(a: f64, b: f64) -> bool {
     a == b || difference / size.min(f64::MAX) < 1e-12
 }
 
-/// The φ-quantile of a tidy classic histogram.
+/// The φ-quantile of a tidy classic histogram whose counts rise.
 pub(crate) fn classic_quantile(q: f64, buckets: &[Cumulative]) -> f64 {
     if let Some(edge) = quantile_edge_case(q) {
         return edge;

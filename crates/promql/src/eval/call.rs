@@ -75,10 +75,6 @@ impl Evaluator<'_> {
         let mut scalars = Vec::new();
         for other in call.args.iter().filter(|other| !is_range(other)) {
             scalars.push(self.eval_scalar(other, grid)?);
-            if name == "quantile_over_time" {
-                let last = scalars.last().cloned().unwrap_or_default();
-                last.iter().for_each(|q| self.note_quantile(*q, other.span));
-            }
         }
         if name == "double_exponential_smoothing" {
             check_smoothing(&scalars)?;
@@ -89,7 +85,8 @@ impl Evaluator<'_> {
             let present = data.map(grid, &mut self.meter, |_, _| Some(Value::Float(1.0)))?;
             return Ok(Some(absent(arg, &present, grid)));
         }
-        let span = arg.span;
+        // Whatever is said of the call is said of its first argument.
+        let span = call.args.first().unwrap_or(arg).unparenthesised().span;
         let notes = &mut self.annotations;
         let uses_start = self.engine.use_start_timestamps;
         let by_type = self.engine.type_and_unit_labels;
@@ -137,13 +134,20 @@ impl Evaluator<'_> {
                     regression::double_exponential(window.floats, param(0), param(1))
                         .map(Value::Float)
                 }
+                "quantile_over_time" => {
+                    let q = param(0);
+                    if !window.floats.is_empty() {
+                        aggregate::note_quantile(notes, q, span);
+                    }
+                    over_time::of_floats(window, span, notes, |points| {
+                        aggregate::quantile(q, points.iter().map(|p| p.value).collect())
+                    })
+                }
                 "resets" => rate::resets(window, uses_start).map(Value::Float),
                 "changes" => rate::changes(window).map(Value::Float),
                 _ => match any_sample(name, window) {
                     Some(value) => Some(value),
-                    None => {
-                        over_time::of_floats(window, span, notes, float_function(name, param(0))?)
-                    }
+                    None => over_time::of_floats(window, span, notes, float_function(name)?),
                 },
             }
         })?;
@@ -198,11 +202,11 @@ impl Evaluator<'_> {
                 );
                 let bounds: Vec<(f64, f64)> = lower.into_iter().zip(upper).collect();
                 let columns = self.eval_vector(v, grid)?;
-                let mapped =
-                    self.map_distributions(&columns, grid, v.span, |this, name, d, step| {
-                        let bounds = bounds.get(step).copied().unwrap_or((f64::NAN, f64::NAN));
-                        this.distribution_fraction(bounds, name, &d, v.span)
-                    });
+                let span = v.unparenthesised().span;
+                let mapped = self.map_distributions(&columns, grid, span, |this, name, d, step| {
+                    let bounds = bounds.get(step).copied().unwrap_or((f64::NAN, f64::NAN));
+                    this.distribution_fraction(bounds, name, &d, span)
+                });
                 self.without_names(mapped)?
             }
             ("histogram_quantiles", [v, label, qs @ ..]) => {
@@ -237,11 +241,12 @@ impl Evaluator<'_> {
         let qs = self.eval_scalar(q, grid)?;
         let columns = self.eval_vector(v, grid)?;
         for value in &qs {
-            self.note_quantile(*value, q.span);
+            aggregate::note_quantile(&mut self.annotations, *value, q.unparenthesised().span);
         }
-        let mapped = self.map_distributions(&columns, grid, v.span, |this, name, d, step| {
+        let span = v.unparenthesised().span;
+        let mapped = self.map_distributions(&columns, grid, span, |this, name, d, step| {
             let q = qs.get(step).copied().unwrap_or(f64::NAN);
-            this.distribution_quantile(q, name, &d, v.span)
+            this.distribution_quantile(q, name, d, grid.time_ms(step), span)
         });
         self.without_names(mapped)
     }
@@ -280,7 +285,7 @@ impl Evaluator<'_> {
             ("label_join", [dst, separator, sources @ ..]) => {
                 label_functions::label_join(columns, dst, separator, sources)?
             }
-            _ if self.note_sort_in_range(expr) => columns,
+            _ if self.note_sort_in_range(expr, grid) => columns,
             _ => {
                 columns.sort_by(|a, b| {
                     let value = |c: &Column, label: &str| {
@@ -396,9 +401,9 @@ impl Evaluator<'_> {
         self.without_names(columns)
     }
 
-    /// Warns that sorting means nothing in a range query, if this is one.
-    fn note_sort_in_range(&mut self, expr: &Expr) -> bool {
-        let in_range = self.durations.step_ms > 0;
+    /// Warns that sorting means nothing over several steps, if there are.
+    fn note_sort_in_range(&mut self, expr: &Expr, grid: Grid) -> bool {
+        let in_range = grid.steps > 1;
         if in_range {
             let message = "sort is ineffective for range queries since results are always ordered \
                            by labels";
@@ -421,7 +426,7 @@ impl Evaluator<'_> {
             *slot = slot.take().filter(is_float);
         }
         columns.retain(|column| !column.is_empty());
-        if self.note_sort_in_range(expr) {
+        if self.note_sort_in_range(expr, grid) {
             return Ok(columns);
         }
         let float = |column: &Column| match column.value(0) {
@@ -542,23 +547,19 @@ fn any_sample(name: &str, window: &Window<'_>) -> Option<Value> {
 }
 
 /// The function of floats of this name.
-fn float_function(name: &str, param: f64) -> Option<impl FnOnce(&[FloatPoint]) -> f64> {
-    let compute: fn(&[FloatPoint], f64) -> f64 = match name {
-        "min_over_time" => |points, _| over_time::min(points),
-        "max_over_time" => |points, _| over_time::max(points),
-        "stddev_over_time" => |points, _| over_time::variance(points).sqrt(),
-        "stdvar_over_time" => |points, _| over_time::variance(points),
-        "mad_over_time" => |points, _| over_time::median_absolute_deviation(points),
-        "quantile_over_time" => {
-            |points, q| aggregate::quantile(q, points.iter().map(|p| p.value).collect())
-        }
+fn float_function(name: &str) -> Option<fn(&[FloatPoint]) -> f64> {
+    Some(match name {
+        "min_over_time" => over_time::min,
+        "max_over_time" => over_time::max,
+        "stddev_over_time" => |points| over_time::variance(points).sqrt(),
+        "stdvar_over_time" => over_time::variance,
+        "mad_over_time" => over_time::median_absolute_deviation,
         "ts_of_max_over_time" => {
-            |points, _| over_time::extreme(points, |v, best| v >= best).t_ms as f64 / 1000.0
+            |points| over_time::extreme(points, |v, best| v >= best).t_ms as f64 / 1000.0
         }
         "ts_of_min_over_time" => {
-            |points, _| over_time::extreme(points, |v, best| v <= best).t_ms as f64 / 1000.0
+            |points| over_time::extreme(points, |v, best| v <= best).t_ms as f64 / 1000.0
         }
         _ => return None,
-    };
-    Some(move |points: &[FloatPoint]| compute(points, param))
+    })
 }

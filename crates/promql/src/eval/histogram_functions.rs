@@ -19,7 +19,8 @@ const RAISED_MESSAGE: &str = "input to histogram_quantile needed to be fixed for
 
 /// What the columns of one histogram hold at a step.
 pub(crate) enum Distribution<'a> {
-    Classic(&'a [Cumulative]),
+    /// Tidy buckets; none where there is no `+Inf` bucket.
+    Classic(Vec<Cumulative>),
     Native(&'a Histogram),
 }
 
@@ -53,17 +54,10 @@ impl Evaluator<'_> {
                     }
                     (_, Some(h)) => compute(self, name, Distribution::Native(h), step),
                     (classic, None) if classic.is_empty() => continue,
-                    (classic, None) => match bucket::tidy(classic) {
-                        Some((buckets, raised)) => {
-                            if let Some(fix) = raised {
-                                let message = about(RAISED_MESSAGE, name);
-                                let t_ms = grid.time_ms(step);
-                                self.annotations.info_raised(span, message, fix, t_ms);
-                            }
-                            compute(self, name, Distribution::Classic(&buckets), step)
-                        }
-                        None => compute(self, name, Distribution::Classic(&[]), step),
-                    },
+                    (classic, None) => {
+                        let buckets = bucket::tidy(classic).unwrap_or_default();
+                        compute(self, name, Distribution::Classic(buckets), step)
+                    }
                 };
                 column.set(step, Value::Float(value));
             }
@@ -114,19 +108,25 @@ impl Evaluator<'_> {
         }
     }
 
-    /// The φ-quantile of a histogram.
+    /// The φ-quantile of a histogram at `t_ms`.
     pub(super) fn distribution_quantile(
         &mut self,
         q: f64,
         name: &str,
-        distribution: &Distribution<'_>,
+        distribution: Distribution<'_>,
+        t_ms: i64,
         span: Span,
     ) -> f64 {
         let h = match distribution {
-            Distribution::Classic(buckets) if buckets.is_empty() && (0.0..=1.0).contains(&q) => {
-                return f64::NAN;
+            Distribution::Classic(mut buckets) => {
+                if (0.0..=1.0).contains(&q)
+                    && let Some(fix) = bucket::raise(&mut buckets)
+                {
+                    let message = about(RAISED_MESSAGE, name);
+                    self.annotations.info_raised(span, message, fix, t_ms);
+                }
+                return bucket::classic_quantile(q, &buckets);
             }
-            Distribution::Classic(buckets) => return bucket::classic_quantile(q, buckets),
             Distribution::Native(h) => h,
         };
         let value = bucket::native_quantile(q, h);

@@ -629,3 +629,93 @@ fn a_parsed_query_is_evaluated_without_parsing_again() {
     let text = engine().instant("\"a\"", &Vec::new(), 0).unwrap();
     assert_eq!(text.value, QueryValue::String("a".to_owned()));
 }
+
+fn notes(store: &[Series], query: &str, at_s: i64) -> Vec<String> {
+    let result = run(store, query, at_s).unwrap();
+    let said = result.annotations.into_iter();
+    said.map(|note| format!("{} @{}", note.message, note.span.start))
+        .collect()
+}
+
+/// Who asks for a quantile that is none of a series that is not there has nothing to mend.
+#[test]
+fn notes_are_about_what_was_computed() {
+    let store = [steady("x", &[1.0, 2.0]), series("gone", &[Some(1.0), None])];
+    assert_eq!(
+        notes(&store, "quantile_over_time(2, gone[10s])", 30),
+        [""; 0]
+    );
+    assert_eq!(
+        notes(&store, "quantile_over_time(2, x[1m])", 30),
+        ["PromQL warning: quantile value should be between 0 and 1, got 2 @19"]
+    );
+    let sorted = engine().range(
+        "sort(vector(1) or x @ 0)",
+        &store.as_slice(),
+        0,
+        60_000,
+        15_000,
+    );
+    assert!(sorted.unwrap().annotations.is_empty(), "one step is sorted");
+    let inside = notes(&store, "count_over_time(sort(x)[1m:15s])", 30);
+    assert_eq!(inside.len(), 1, "several are not: {inside:?}");
+}
+
+/// Falling counts matter to a quantile only, and only to one that is computed from them.
+#[test]
+fn buckets_are_raised_for_quantiles_alone() {
+    let bucket = |le: &str, count| steady(&format!("b{{le=\"{le}\"}}"), &[count]);
+    let store = [bucket("1", 6.0), bucket("2", 4.0), bucket("+Inf", 8.0)];
+    assert_eq!(notes(&store, "histogram_quantile(0.5, (b))", 0).len(), 1);
+    assert!(notes(&store, "histogram_fraction(0, 2, b)", 0).is_empty());
+    assert_eq!(lines(&store, "histogram_fraction(0, 2, b)", 0), ["{} 0.5"]);
+    let notes = notes(&store, "histogram_quantile(1.5, b)", 0);
+    assert!(
+        notes.iter().all(|note| !note.contains("monotonicity")),
+        "{notes:?}"
+    );
+}
+
+/// `group_left` may copy a name, even to a comparison that drops its own.
+#[test]
+fn a_copied_name_stays() {
+    let store = [steady("a{l=\"1\"}", &[1.0]), steady("b{l=\"1\"}", &[2.0])];
+    let copied = "a < bool on (l) group_left (__name__) b";
+    assert_eq!(lines(&store, copied, 0), ["b{l=\"1\"} 1"]);
+    assert_eq!(
+        lines(&store, "a < bool on (l) group_left b", 0),
+        ["{l=\"1\"} 1"]
+    );
+}
+
+/// What is known of an open bucket's middle is that it is infinitely far away.
+#[test]
+fn open_custom_buckets_vary_without_bound() {
+    let custom = |buckets: Vec<(i32, f64)>| {
+        let h = Histogram {
+            schema: slogate_series::histogram::CUSTOM_SCHEMA,
+            count: 2.0,
+            sum: 3.0,
+            positive: slogate_series::Buckets::from_sorted(buckets),
+            custom_bounds: vec![1.0, 2.0].into(),
+            ..Histogram::default()
+        };
+        let sample = Sample {
+            t_ms: 0,
+            start_ms: 0,
+            value: Value::Histogram(h.into()),
+        };
+        let labels = labels("h");
+        lines(
+            &[Series {
+                labels,
+                samples: vec![sample],
+            }],
+            "histogram_stdvar(h)",
+            0,
+        )
+    };
+    assert_eq!(custom(vec![(1, 2.0)]), ["{} 0"]);
+    assert_eq!(custom(vec![(0, 1.0), (1, 1.0)]), ["{} inf"]);
+    assert_eq!(custom(vec![(1, 1.0), (2, 1.0)]), ["{} inf"]);
+}
