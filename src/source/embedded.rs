@@ -6,13 +6,16 @@
 //! look at its interrupt. Evaluation is CPU-bound, so it runs off the async workers; its place
 //! is free when it has really ended.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use slogate_promql::{Engine, EvalError, Interrupt, QueryResult, Queryable, QueryableError};
-use slogate_series::{Matcher, Series};
-use slogate_tsdb::Store;
+use slogate_promql::{
+    Engine, EvalError, Interrupt, QueryResult, Queryable, QueryableError, Samples, Selection,
+};
+use slogate_series::{Labels, Matcher, Series};
+use slogate_tsdb::{Read, Store};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -224,6 +227,22 @@ impl Queryable for StoreQueryable<'_> {
         end_ms: i64,
     ) -> Result<Vec<Series>, QueryableError> {
         Ok(self.0.select(matchers, start_ms, end_ms))
+    }
+
+    fn for_each(
+        &self,
+        selection: &Selection<'_>,
+        each: &mut dyn FnMut(&Labels, &mut Samples) -> ControlFlow<()>,
+    ) -> Result<(), QueryableError> {
+        let read = Read {
+            matchers: selection.matchers,
+            start_ms: selection.start_ms,
+            end_ms: selection.end_ms,
+            projection: selection.projection,
+            sorted: selection.ordered,
+        };
+        self.0.for_each(&read, &mut Samples::default(), each);
+        Ok(())
     }
 }
 

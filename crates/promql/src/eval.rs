@@ -6,6 +6,9 @@
 //! whatever the number of steps, a window slides over its samples instead of being cut
 //! anew, and labels are worked out once per series instead of once per step.
 //!
+//! Where series don't need each other, they flow one by one (`stream`): an aggregation
+//! over a function of a selector holds one series' samples and a few numbers per group.
+//!
 //! Policy:
 //! - No data is an empty vector, never zero and never an error.
 //! - A series with a staleness marker as its newest sample is absent; markers never reach
@@ -24,16 +27,21 @@ mod call;
 mod column;
 mod date;
 mod elementwise;
+mod fold;
+mod groups;
 mod histogram;
 mod histogram_functions;
+mod histogram_sum;
 mod info;
 mod label_functions;
 mod meter;
 mod over_time;
+mod range_function;
 mod rate;
 mod ratio;
 mod regression;
 mod select;
+mod stream;
 mod sum;
 mod text;
 mod window;
@@ -444,11 +452,13 @@ impl<'a> Evaluator<'a> {
     }
 
     fn eval_node(&mut self, expr: &Expr, grid: Grid) -> Result<Evaluated, EvalError> {
+        if let Some(stream) = self.flowing(expr, grid)? {
+            return self.collect(stream, grid).map(Evaluated::Vector);
+        }
         match &expr.kind {
             ExprKind::Number(number) => Ok(Evaluated::Scalar(vec![number.value; grid.steps])),
             ExprKind::String(text) => Ok(Evaluated::String(text.clone())),
             ExprKind::Paren(inner) => self.eval(inner, grid),
-            ExprKind::Vector(selector) => self.instant_vector(selector, expr.span, grid),
             ExprKind::Unary(unary) => self.unary(unary, grid),
             ExprKind::Binary(binary) if binary.op.is_trim() => {
                 let trimmed = |this: &mut Self| this.binary(expr, binary, grid);
@@ -467,7 +477,7 @@ impl<'a> Evaluator<'a> {
                 self.with_needs(needs, |this| this.call(expr, call, grid))
             }
             ExprKind::Aggregate(aggregate) => self.aggregate(expr, aggregate, grid),
-            ExprKind::Matrix(_) | ExprKind::Subquery(_) => {
+            ExprKind::Vector(_) | ExprKind::Matrix(_) | ExprKind::Subquery(_) => {
                 Err(EvalError::execution("range vector where a value is needed"))
             }
         }
@@ -510,20 +520,9 @@ impl<'a> Evaluator<'a> {
             Evaluated::Scalar(values) => Ok(Evaluated::Scalar(
                 values.into_iter().map(|value| -value).collect(),
             )),
-            Evaluated::Vector(mut columns) => {
-                for value in columns
-                    .iter_mut()
-                    .flat_map(|column| &mut column.values)
-                    .flatten()
-                {
-                    *value = match value {
-                        Value::Float(value) => Value::Float(-*value),
-                        Value::Histogram(h) => Value::Histogram(histogram::negate(h).into()),
-                    };
-                }
-                self.without_names(columns).map(Evaluated::Vector)
+            Evaluated::Vector(_) | Evaluated::String(_) => {
+                Err(EvalError::execution("a string has no sign"))
             }
-            Evaluated::String(_) => Err(EvalError::execution("a string has no sign")),
         }
     }
 
@@ -563,12 +562,13 @@ impl<'a> Evaluator<'a> {
         })
     }
 
-    /// The inside of a subquery, computed on its own grid: multiples of its step.
-    pub(crate) fn subquery(
-        &mut self,
+    /// A subquery's windows, and its own grid: the multiples of its step that lie in them.
+    /// A grid without steps where there is none.
+    pub(crate) fn subquery_grid(
+        &self,
         subquery: &Subquery,
         grid: Grid,
-    ) -> Result<window::RangeData, EvalError> {
+    ) -> Result<(window::Windows, Grid), EvalError> {
         let range_ms = subquery.range.resolve_positive_ms(self.durations)?;
         let step_ms = match &subquery.step {
             Some(step) => step.resolve_positive_ms(self.durations)?,
@@ -578,9 +578,8 @@ impl<'a> Evaluator<'a> {
             Some(offset) => offset.resolve_ms(self.durations)?,
             None => 0,
         };
-        let fixed_ms = self.fixed_time(subquery.at);
         let ends = window::WindowEnds {
-            fixed_ms,
+            fixed_ms: self.fixed_time(subquery.at),
             offset_ms,
         };
         let (first_ms, end_ms) = (
@@ -593,22 +592,16 @@ impl<'a> Evaluator<'a> {
         if start_ms <= open_ms {
             start_ms = start_ms.saturating_add(step_ms);
         }
-        let columns = if end_ms < start_ms {
-            Vec::new()
-        } else {
-            let inner = self.engine.grid(start_ms, end_ms, step_ms)?;
-            let queryable = self.meter.queryable;
-            let columns = self.with_needs(HistogramNeeds::buckets, |this| {
-                this.eval_vector(&subquery.expr, inner)
-            })?;
-            self.meter.queryable = queryable;
-            return Ok(window::RangeData::from_columns(
-                columns, inner, range_ms, ends,
-            ));
+        let inner = match end_ms < start_ms {
+            true => Grid { steps: 0, ..grid },
+            false => self.engine.grid(start_ms, end_ms, step_ms)?,
         };
-        Ok(window::RangeData::from_columns(
-            columns, grid, range_ms, ends,
-        ))
+        let windows = window::Windows {
+            range_ms,
+            ends,
+            reach: None,
+        };
+        Ok((windows, inner))
     }
 }
 

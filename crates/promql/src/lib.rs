@@ -67,4 +67,4 @@ pub use interrupt::Interrupt;
 pub use parser::{
     HEIGHT_MAX, NESTING_MAX, ParseOptions, QUERY_BYTES_MAX, parse, parse_selector, parse_with,
 };
-pub use queryable::{Queryable, QueryableError};
+pub use queryable::{FloatPoint, HistogramPoint, Queryable, QueryableError, Samples, Selection};

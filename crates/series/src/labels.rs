@@ -120,6 +120,41 @@ impl Labels {
     }
 }
 
+/// The part of a label set that somebody looks at.
+///
+/// Whoever sums over instances need not be told each instance's name; a store can save most
+/// of the work of naming series by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Projection<'a> {
+    /// All labels.
+    #[default]
+    All,
+    /// Only those of these names.
+    Only(&'a [&'a str]),
+    /// All but those of these names.
+    Without(&'a [&'a str]),
+}
+
+impl Projection<'_> {
+    /// Whether a label of this name is part of it.
+    pub fn keeps(&self, name: &str) -> bool {
+        match self {
+            Projection::All => true,
+            Projection::Only(names) => names.contains(&name),
+            Projection::Without(names) => !names.contains(&name),
+        }
+    }
+
+    /// That part of `labels`.
+    pub fn of(&self, labels: &Labels) -> Labels {
+        match self {
+            Projection::All => labels.clone(),
+            Projection::Only(names) => labels.keep(names),
+            Projection::Without(names) => labels.without(names),
+        }
+    }
+}
+
 impl Default for Labels {
     fn default() -> Self {
         Labels::empty()
@@ -218,6 +253,20 @@ mod tests {
         assert_eq!(labels.to_string(), r#"up{job="a\"b\\\n"}"#);
         assert_eq!(Labels::from_pairs([("__name__", "up")]).to_string(), "up");
         assert_eq!(Labels::empty().to_string(), "{}");
+    }
+
+    #[test]
+    fn a_projection_is_keeping_or_dropping() {
+        let labels = Labels::from_pairs([("a", "1"), ("b", "2"), ("c", "3")]);
+        for projection in [
+            Projection::All,
+            Projection::Only(&["a", "x"]),
+            Projection::Without(&["a", "x"]),
+        ] {
+            let kept = labels.iter().filter(|label| projection.keeps(&label.name));
+            let kept = Labels::from_sorted(kept.cloned().collect::<Vec<_>>());
+            assert_eq!(projection.of(&labels), kept);
+        }
     }
 
     #[test]

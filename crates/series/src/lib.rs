@@ -16,6 +16,8 @@ pub mod matcher;
 pub mod sample;
 
 pub use histogram::{Buckets, Histogram, ResetHint};
-pub use labels::{Label, Labels, LabelsBuilder, METRIC_NAME};
+pub use labels::{Label, Labels, LabelsBuilder, METRIC_NAME, Projection};
 pub use matcher::{MatchOp, Matcher, MatcherError};
-pub use sample::{Exemplar, STALE_NAN_BITS, Sample, Series, Value, is_stale, stale_nan};
+pub use sample::{
+    Exemplar, STALE_NAN_BITS, Sample, SampleSink, Series, Value, is_stale, stale_nan,
+};

@@ -71,6 +71,49 @@ pub struct Series {
     pub samples: Vec<Sample>,
 }
 
+/// Takes a series' samples as they are read, ascending in time: floats and histograms go
+/// different ways, so that a run of floats never becomes anything larger on its way.
+pub trait SampleSink {
+    /// Forgets all samples: another series begins.
+    fn clear(&mut self);
+
+    /// A float, the staleness marker included. Times are those of [`Sample`].
+    fn float(&mut self, t_ms: i64, start_ms: i64, value: f64);
+
+    /// A native histogram.
+    fn histogram(&mut self, t_ms: i64, start_ms: i64, value: Arc<Histogram>);
+
+    /// A sample of either kind.
+    fn sample(&mut self, sample: Sample) {
+        match sample.value {
+            Value::Float(value) => self.float(sample.t_ms, sample.start_ms, value),
+            Value::Histogram(value) => self.histogram(sample.t_ms, sample.start_ms, value),
+        }
+    }
+}
+
+impl SampleSink for Vec<Sample> {
+    fn clear(&mut self) {
+        self.clear();
+    }
+
+    fn float(&mut self, t_ms: i64, start_ms: i64, value: f64) {
+        self.push(Sample {
+            t_ms,
+            start_ms,
+            value: Value::Float(value),
+        });
+    }
+
+    fn histogram(&mut self, t_ms: i64, start_ms: i64, value: Arc<Histogram>) {
+        self.push(Sample {
+            t_ms,
+            start_ms,
+            value: Value::Histogram(value),
+        });
+    }
+}
+
 /// A sampled event behind a series: the way from a number to a trace.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exemplar {

@@ -6,12 +6,13 @@
 #![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 
 use std::hint::black_box;
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use slogate_series::{Buckets, Histogram, Labels, MatchOp, Matcher};
-use slogate_tsdb::{Batch, FloatRow, HistogramRow, Options, SeriesRef, Store};
+use slogate_series::{Buckets, Histogram, Labels, MatchOp, Matcher, Projection, Sample};
+use slogate_tsdb::{Batch, FloatRow, HistogramRow, Options, Read, SeriesRef, Store};
 
 const START: i64 = 1_760_000_000_000;
 const STEP: i64 = 15_000;
@@ -207,9 +208,17 @@ fn select(c: &mut Criterion) {
         });
         group.bench_function(format!("{case}_streamed"), |b| {
             b.iter(|| {
+                let read = Read {
+                    matchers: &matchers,
+                    start_ms,
+                    end_ms,
+                    projection: Projection::All,
+                    sorted: false,
+                };
                 let mut count = 0;
-                store.select_with(&matchers, start_ms, end_ms, |_, samples| {
-                    count += samples.count();
+                store.for_each(&read, &mut Vec::<Sample>::new(), |_, samples| {
+                    count += samples.len();
+                    ControlFlow::Continue(())
                 });
                 assert_eq!(count, samples);
             });

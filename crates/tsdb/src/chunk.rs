@@ -13,7 +13,7 @@ pub(crate) mod time;
 
 use std::sync::Arc;
 
-use slogate_series::{Histogram, Sample, Value};
+use slogate_series::{Histogram, Sample, SampleSink, Value};
 
 use float::{FloatDecoder, FloatEncoder};
 use histogram::{HistogramDecoder, HistogramEncoder};
@@ -58,29 +58,34 @@ impl Chunk {
         }
     }
 
-    /// Appends the samples in the closed range to `out`, ascending.
-    pub(crate) fn read(&self, start_ms: i64, end_ms: i64, out: &mut Vec<Sample>) {
+    /// Gives the samples in the closed range to `out`, ascending; says how many.
+    pub(crate) fn read<S: SampleSink>(&self, start_ms: i64, end_ms: i64, out: &mut S) -> usize {
+        let mut count = 0;
         match self.iter() {
             ChunkIter::Float(floats) => {
-                for (t_ms, start, value) in floats {
+                for (t_ms, counted_since_ms, value) in floats {
                     if t_ms > end_ms {
-                        return;
+                        break;
                     }
                     if t_ms >= start_ms {
-                        out.push(Sample {
-                            t_ms,
-                            start_ms: start,
-                            value: Value::Float(value),
-                        });
+                        out.float(t_ms, counted_since_ms, value);
+                        count += 1;
                     }
                 }
             }
-            histograms @ ChunkIter::Histogram(_) => out.extend(
-                histograms
-                    .skip_while(|sample| sample.t_ms < start_ms)
-                    .take_while(|sample| sample.t_ms <= end_ms),
-            ),
+            ChunkIter::Histogram(histograms) => {
+                for (t_ms, counted_since_ms, value) in histograms {
+                    if t_ms > end_ms {
+                        break;
+                    }
+                    if t_ms >= start_ms {
+                        out.histogram(t_ms, counted_since_ms, value);
+                        count += 1;
+                    }
+                }
+            }
         }
+        count
     }
 
     /// About how many samples are in the closed range, taking them for evenly spaced.

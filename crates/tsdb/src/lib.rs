@@ -64,4 +64,4 @@ pub use rows::{
     AppendReport, Batch, ExemplarRow, FloatRow, HistogramRow, Refusal, Refused, RefusedRow,
     SeriesRef,
 };
-pub use store::{AppendError, SeriesError, Stats, Store};
+pub use store::{AppendError, Read, SeriesError, Stats, Store};

@@ -19,7 +19,7 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use slogate_series::Sample;
+use slogate_series::{Sample, SampleSink};
 
 use crate::chunk::{Chunk, Incoming, OpenChunk};
 use crate::index::Pair;
@@ -356,21 +356,27 @@ impl MemSeries {
 }
 
 impl Snapshot {
-    /// Appends the samples in the closed range to `out`, ascending.
-    pub(crate) fn read(&self, start_ms: i64, end_ms: i64, out: &mut Vec<Sample>) {
-        let from = out.len();
+    /// About how many samples are in the closed range.
+    pub(crate) fn count_within(&self, start_ms: i64, end_ms: i64) -> usize {
         let within = self.chunks.iter().map(|c| c.count_within(start_ms, end_ms));
-        out.reserve(within.sum::<usize>() + self.late.len());
+        within.sum::<usize>() + self.late.len()
+    }
+
+    /// Gives the samples in the closed range to `out`, ascending; says how many.
+    pub(crate) fn read<S: SampleSink>(&self, start_ms: i64, end_ms: i64, out: &mut S) -> usize {
+        if self.late.is_empty() {
+            let chunks = self.chunks.iter();
+            return chunks.map(|chunk| chunk.read(start_ms, end_ms, out)).sum();
+        }
+        let mut samples = self.late.clone();
         for chunk in &self.chunks {
-            chunk.read(start_ms, end_ms, out);
+            chunk.read(start_ms, end_ms, &mut samples);
         }
-        if !self.late.is_empty() {
-            out.extend_from_slice(&self.late);
-            // Two ascending runs, which is what this sort is best at.
-            if let Some(new) = out.get_mut(from..) {
-                new.sort_by_key(|sample| sample.t_ms);
-            }
-        }
+        // Two ascending runs, which is what this sort is best at.
+        samples.sort_by_key(|sample| sample.t_ms);
+        let count = samples.len();
+        samples.into_iter().for_each(|sample| out.sample(sample));
+        count
     }
 }
 

@@ -256,9 +256,9 @@ impl Shard {
         a.pairs.len().cmp(&b.pairs.len())
     }
 
-    /// A series' labels as the rest of the world knows them.
-    pub(crate) fn labels(&self, series: &MemSeries) -> Labels {
-        let labels = series.pairs.iter().map(|(name, value)| Label {
+    /// Label pairs as the rest of the world knows them.
+    pub(crate) fn labels(&self, pairs: &[Pair]) -> Labels {
+        let labels = pairs.iter().map(|(name, value)| Label {
             name: self.symbols.shared(*name),
             value: self.symbols.shared(*value),
         });

@@ -13,6 +13,8 @@ mod append;
 mod query;
 mod restore;
 
+pub use query::Read;
+
 use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};

@@ -6,19 +6,20 @@
 
 use std::collections::HashMap;
 
-use slogate_series::{Labels, METRIC_NAME, Value};
+use slogate_series::{Labels, METRIC_NAME, Projection, Value};
 
 use crate::ast::{Aggregate, AggregateOp, Expr, ExprKind, Span};
-use crate::eval::rate::layouts_message;
-use crate::eval::sum::{Sum, mean};
+use crate::eval::column::NAME_LABELS;
+use crate::eval::fold::Folds;
+use crate::eval::groups::Groups;
+use crate::eval::stream::Wanted;
 use crate::eval::text::shortest;
-use crate::eval::{Annotations, Column, EvalError, Evaluated, Evaluator, Grid, histogram};
+use crate::eval::{Annotations, Column, EvalError, Evaluated, Evaluator, Grid};
 use crate::eval::{histogram_functions, ratio};
 
 /// The series of one group.
 struct Group {
     labels: Labels,
-    drop_name: bool,
     members: Vec<usize>,
 }
 
@@ -46,124 +47,31 @@ impl Evaluator<'_> {
             Some(param) => self.eval_scalar(param, grid)?,
             None => Vec::new(),
         };
-        let columns = self.eval_vector(&aggregate.expr, grid)?;
-        if let Some(param_expr) = aggregate.param.as_ref().filter(|_| !columns.is_empty()) {
+        let stream = self.stream(&aggregate.expr, grid)?;
+        let grouping = Grouping::of(aggregate);
+        // Warnings tell a metric's name.
+        let named: Vec<&str> = grouping
+            .names
+            .iter()
+            .copied()
+            .chain([METRIC_NAME])
+            .collect();
+        let wanted = Wanted {
+            projection: match grouping.without {
+                true => Projection::Without(&grouping.names),
+                false => Projection::Only(&named),
+            },
+            ordered: false,
+        };
+        let span = aggregate.expr.unparenthesised().span;
+        let mut folds = Folds::new(aggregate.op, grouping.projection(), grid.steps, span);
+        stream.run(self, grid, wanted, &mut |ev, row| folds.add(&row, ev))?;
+        if let Some(param_expr) = aggregate.param.as_ref().filter(|_| !folds.is_empty()) {
             for q in extremes_outside(&param, 0.0, 1.0) {
                 note_quantile(&mut self.annotations, q, param_expr.span);
             }
         }
-        let mut folded = Vec::new();
-        for group in groups(aggregate, &columns) {
-            let mut column = Column::empty(group.labels, group.drop_name, grid.steps);
-            for step in 0..grid.steps {
-                let columns = group.members.iter().filter_map(|at| columns.get(*at));
-                let members = columns.clone().filter_map(|column| column.value(step));
-                let param = param.get(step).copied().unwrap_or(f64::NAN);
-                let members: Vec<&Value> = members.collect();
-                let name_of = |at: usize| {
-                    let mut present = columns.clone().filter(|c| c.value(step).is_some());
-                    let column = present.nth(at)?;
-                    column.labels.metric_name()
-                };
-                if let Some(value) = self.fold_group(aggregate, &members, name_of, param) {
-                    column.set(step, value);
-                }
-            }
-            if !column.is_empty() {
-                folded.push(column);
-            }
-        }
-        Ok(folded)
-    }
-
-    fn fold_group<'n>(
-        &mut self,
-        aggregate: &Aggregate,
-        members: &[&Value],
-        name_of: impl Fn(usize) -> Option<&'n str>,
-        param: f64,
-    ) -> Option<Value> {
-        if members.is_empty() {
-            return None;
-        }
-        match aggregate.op {
-            AggregateOp::Count => return Some(Value::Float(members.len() as f64)),
-            AggregateOp::Group => return Some(Value::Float(1.0)),
-            AggregateOp::Sum | AggregateOp::Avg => {
-                return self.fold_any(aggregate, members, name_of);
-            }
-            _ => {}
-        }
-        let floats: Vec<f64> = members.iter().filter_map(|value| as_float(value)).collect();
-        if floats.len() < members.len() {
-            let op = aggregate.op.as_str();
-            let message = format!("ignored histogram in {op} aggregation");
-            let span = aggregate.expr.unparenthesised().span;
-            self.annotations.info(span, message);
-        }
-        let first = *floats.first()?;
-        Some(Value::Float(match aggregate.op {
-            AggregateOp::Min => floats
-                .iter()
-                .fold(first, |m, v| if *v < m || m.is_nan() { *v } else { m }),
-            AggregateOp::Max => floats
-                .iter()
-                .fold(first, |m, v| if *v > m || m.is_nan() { *v } else { m }),
-            AggregateOp::Stddev => variance(&floats).sqrt(),
-            AggregateOp::Stdvar => variance(&floats),
-            AggregateOp::Quantile => quantile(param, floats),
-            _ => return None,
-        }))
-    }
-
-    /// `sum` and `avg`, of floats or of histograms.
-    fn fold_any<'n>(
-        &mut self,
-        aggregate: &Aggregate,
-        members: &[&Value],
-        name_of: impl Fn(usize) -> Option<&'n str>,
-    ) -> Option<Value> {
-        let span = aggregate.expr.unparenthesised().span;
-        let is_mean = aggregate.op == AggregateOp::Avg;
-        let floats = members.iter().filter_map(|value| as_float(value));
-        let count = floats.clone().count();
-        if count == members.len() {
-            return Some(Value::Float(if is_mean {
-                mean(floats)
-            } else {
-                Sum::of(floats)
-            }));
-        }
-        if count > 0 {
-            let message = "encountered a mix of histograms and floats for aggregation";
-            self.annotations.warn(span, message);
-            return None;
-        }
-        let histograms = members.iter().filter_map(|value| match value {
-            Value::Histogram(h) => Some(h.as_ref()),
-            Value::Float(_) => None,
-        });
-        let Some(total) = histogram::total(histograms, is_mean) else {
-            // The first one that does not fit those before it.
-            let custom = |value: &&Value| match value {
-                Value::Histogram(h) => h.has_custom_bounds(),
-                Value::Float(_) => false,
-            };
-            let first = members.first().is_some_and(custom);
-            let odd = members.iter().position(|value| custom(value) != first);
-            let name = odd.and_then(name_of).unwrap_or_default();
-            self.annotations.warn(span, layouts_message(name));
-            return None;
-        };
-        if total.hints_collide {
-            self.annotations
-                .warn(span, histogram::collision_message("aggregation"));
-        }
-        if total.reconciled {
-            self.annotations
-                .info(span, histogram::reconciled_message("aggregation"));
-        }
-        Some(Value::Histogram(total.histogram.compact().into()))
+        folds.finish(&param, self)
     }
 
     /// The operators that keep some series of a group as they are.
@@ -328,35 +236,47 @@ fn as_float(value: &Value) -> Option<f64> {
     }
 }
 
-/// The groups in the order of their first series.
-fn groups(aggregate: &Aggregate, columns: &[Column]) -> Vec<Group> {
-    let mut names: Vec<&str> = aggregate.grouping.iter().map(AsRef::as_ref).collect();
-    if aggregate.without {
-        names.extend([METRIC_NAME, "__type__", "__unit__"]);
-    }
-    let mut at_labels: HashMap<Labels, usize> = HashMap::new();
-    let mut groups: Vec<Group> = Vec::new();
-    for (at, column) in columns.iter().enumerate() {
-        let labels = match aggregate.without {
-            true => column.labels.without(&names),
-            false => column.labels.keep(&names),
-        };
-        let slot = *at_labels.entry(labels.clone()).or_insert(groups.len());
-        match groups.get_mut(slot) {
-            Some(group) => {
-                group.drop_name |= column.drop_name;
-                group.members.push(at);
-            }
-            None => {
-                groups.push(Group {
-                    labels,
-                    drop_name: column.drop_name,
-                    members: vec![at],
-                });
-            }
+/// The labels that make a group.
+struct Grouping<'a> {
+    names: Vec<&'a str>,
+    without: bool,
+}
+
+impl<'a> Grouping<'a> {
+    fn of(aggregate: &'a Aggregate) -> Self {
+        let mut names: Vec<&str> = aggregate.grouping.iter().map(AsRef::as_ref).collect();
+        if aggregate.without {
+            names.extend(NAME_LABELS);
+        }
+        Grouping {
+            names,
+            without: aggregate.without,
         }
     }
-    groups
+
+    fn projection(&self) -> Projection<'_> {
+        match self.without {
+            true => Projection::Without(&self.names),
+            false => Projection::Only(&self.names),
+        }
+    }
+}
+
+/// The groups in the order of their first series.
+fn groups(aggregate: &Aggregate, columns: &[Column]) -> Vec<Group> {
+    let grouping = Grouping::of(aggregate);
+    let mut slots = Groups::new(grouping.projection());
+    let mut members: Vec<Vec<usize>> = Vec::new();
+    for (at, column) in columns.iter().enumerate() {
+        let slot = slots.slot(&column.labels);
+        match members.get_mut(slot) {
+            Some(members) => members.push(at),
+            None => members.push(vec![at]),
+        }
+    }
+    let labels = slots.into_labels().into_iter();
+    let group = |(labels, members)| Group { labels, members };
+    labels.zip(members).map(group).collect()
 }
 
 /// The lowest and the highest of `values` where they are not in `min..=max`, and NaN if there
@@ -420,21 +340,6 @@ pub(super) fn nan_last(a: f64, b: f64, largest_first: bool) -> std::cmp::Orderin
             }
         }
     }
-}
-
-/// Welford's population variance, uncompensated; NaN where a value is NaN or infinite.
-fn variance(values: &[f64]) -> f64 {
-    if values.iter().any(|value| !value.is_finite()) {
-        return f64::NAN;
-    }
-    let (mut count, mut mean, mut squares) = (0.0, 0.0, 0.0);
-    for value in values {
-        count += 1.0;
-        let delta = value - mean;
-        mean += delta / count;
-        squares += delta * (value - mean);
-    }
-    squares / count
 }
 
 /// Warns of a quantile that is none.

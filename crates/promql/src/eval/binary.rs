@@ -3,12 +3,14 @@
 //! Matching is worked out once per pair of series, and applied step by step, because which
 //! series have a value, and so what is ambiguous, changes with the step.
 
-use std::collections::HashMap;
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 
-use slogate_series::{Histogram, Labels, METRIC_NAME, Value};
+use slogate_series::{Histogram, Labels, METRIC_NAME, Projection, Value};
 
 use crate::ast::{Binary, BinaryOp, Cardinality, Expr, NumberLiteral, Span, VectorMatching};
 use crate::eval::column::{braced, without_name};
+use crate::eval::groups::Groups;
 use crate::eval::histogram_functions::trim;
 use crate::eval::{Column, EvalError, Evaluated, Evaluator, Grid, histogram, merge_same_labels};
 
@@ -29,12 +31,6 @@ impl Evaluator<'_> {
                     .map(|(a, b)| scalar_result(binary.op, a, b))
                     .collect(),
             ),
-            (Evaluated::Vector(columns), Evaluated::Scalar(scalars)) => {
-                Evaluated::Vector(self.with_scalar(binary, columns, &scalars, false, span)?)
-            }
-            (Evaluated::Scalar(scalars), Evaluated::Vector(columns)) => {
-                Evaluated::Vector(self.with_scalar(binary, columns, &scalars, true, span)?)
-            }
             (Evaluated::Vector(lhs), Evaluated::Vector(rhs)) => {
                 let matching = binary.matching.as_ref().ok_or_else(|| {
                     EvalError::execution("binary expression of vectors has no matching")
@@ -45,41 +41,35 @@ impl Evaluator<'_> {
                     self.joined(binary, matching, lhs, rhs, grid, span)?
                 })
             }
+            // One scalar flows past the other side's series.
             _ => return Err(EvalError::execution("operators don't work on strings")),
         })
     }
 
-    /// A vector and a scalar. A filter keeps the vector's value, on whichever side it is.
-    fn with_scalar(
+    /// A row of values and a scalar. A filter keeps the row's value, on whichever side it is.
+    pub(crate) fn apply_scalar(
         &mut self,
         binary: &Binary,
-        mut columns: Vec<Column>,
+        values: &mut [Option<Value>],
         scalars: &[f64],
         scalar_first: bool,
         span: Span,
-    ) -> Result<Vec<Column>, EvalError> {
-        for column in &mut columns {
-            for (slot, scalar) in column.values.iter_mut().zip(scalars) {
-                let Some(value) = slot.take() else { continue };
-                let scalar = Value::Float(*scalar);
-                let result = match scalar_first {
-                    true => self.pair(binary, &scalar, &value, span),
-                    false => self.pair(binary, &value, &scalar, span),
-                };
-                // A filter that passes keeps the vector's own value.
-                let is_filter = binary.op.is_comparison() && !binary.return_bool;
-                *slot = match result {
-                    Paired::Kept(_) if is_filter => Some(value),
-                    Paired::Kept(result) => Some(result),
-                    Paired::FilteredOut | Paired::Meaningless => None,
-                };
-            }
+    ) {
+        for (slot, scalar) in values.iter_mut().zip(scalars) {
+            let Some(value) = slot.take() else { continue };
+            let scalar = Value::Float(*scalar);
+            let result = match scalar_first {
+                true => self.pair(binary, &scalar, &value, span),
+                false => self.pair(binary, &value, &scalar, span),
+            };
+            // A filter that passes keeps the vector's own value.
+            let is_filter = binary.op.is_comparison() && !binary.return_bool;
+            *slot = match result {
+                Paired::Kept(_) if is_filter => Some(value),
+                Paired::Kept(result) => Some(result),
+                Paired::FilteredOut | Paired::Meaningless => None,
+            };
         }
-        columns.retain(|column| !column.is_empty());
-        if drops_name(binary.op) || binary.return_bool {
-            return self.without_names(columns);
-        }
-        Ok(columns)
     }
 
     fn meeting(
@@ -234,6 +224,13 @@ impl Evaluator<'_> {
     }
 }
 
+impl Binary {
+    /// Whether the result is no longer what the metrics' names say.
+    pub(crate) fn drops_name(&self) -> bool {
+        drops_name(self.op) || self.return_bool
+    }
+}
+
 /// The values of series that are not there.
 struct Fills {
     many: Option<Value>,
@@ -287,8 +284,8 @@ struct Join<'a> {
     /// Per key, whether a match was already made at this step.
     taken: Vec<bool>,
     /// The output columns of pairs, and of each the step and key it was last used for.
-    placed: HashMap<(Option<usize>, Option<usize>, usize), usize>,
-    by_labels: HashMap<Labels, usize>,
+    placed: HashMap<(Option<usize>, Option<usize>, usize), usize, FixedState>,
+    by_labels: HashMap<Labels, usize, FixedState>,
     last_used: Vec<Option<(usize, usize)>>,
     step: usize,
     out: Vec<Column>,
@@ -303,9 +300,7 @@ impl<'a> Join<'a> {
         drops_name: bool,
         steps: usize,
     ) -> Self {
-        let mut keys = Keys::new(matching);
-        let many_keys: Vec<usize> = many.iter().map(|column| keys.of(&column.labels)).collect();
-        let one_keys: Vec<usize> = one.iter().map(|column| keys.of(&column.labels)).collect();
+        let ([many_keys, one_keys], keys) = keys(matching, [many, one]);
         Join {
             matching,
             many,
@@ -315,10 +310,10 @@ impl<'a> Join<'a> {
             many_keys,
             one_keys,
             steps,
-            present: vec![None; keys.len()],
-            taken: vec![false; keys.len()],
-            placed: HashMap::new(),
-            by_labels: HashMap::new(),
+            present: vec![None; keys],
+            taken: vec![false; keys],
+            placed: HashMap::default(),
+            by_labels: HashMap::default(),
             last_used: Vec::new(),
             step: 0,
             out: Vec::new(),
@@ -476,53 +471,45 @@ impl<'a> Join<'a> {
 
     /// The labels that matching goes by.
     fn group(&self, labels: &Labels) -> Labels {
-        let mut names: Vec<&str> = self.matching.labels.iter().map(AsRef::as_ref).collect();
-        if self.matching.on {
-            return labels.keep(&names);
-        }
-        names.push(METRIC_NAME);
-        labels.without(&names)
+        Agreeing::of(self.matching).projection().of(labels)
     }
 }
 
-/// Numbers for the label sets that have to agree.
-struct Keys {
+/// The labels that have to agree.
+struct Agreeing<'a> {
+    names: Vec<&'a str>,
     on: bool,
-    names: Vec<String>,
-    known: HashMap<Labels, usize>,
 }
 
-impl Keys {
-    fn new(matching: &VectorMatching) -> Self {
-        let mut names: Vec<String> = matching
-            .labels
-            .iter()
-            .map(|l| l.as_ref().to_owned())
-            .collect();
+impl<'a> Agreeing<'a> {
+    fn of(matching: &'a VectorMatching) -> Self {
+        let mut names: Vec<&str> = matching.labels.iter().map(AsRef::as_ref).collect();
         if !matching.on {
-            names.push(METRIC_NAME.to_owned());
+            names.push(METRIC_NAME);
         }
-        Keys {
-            on: matching.on,
+        Agreeing {
             names,
-            known: HashMap::new(),
+            on: matching.on,
         }
     }
 
-    fn of(&mut self, labels: &Labels) -> usize {
-        let names: Vec<&str> = self.names.iter().map(AsRef::as_ref).collect();
-        let key = if self.on {
-            labels.keep(&names)
-        } else {
-            labels.without(&names)
-        };
-        let next = self.known.len();
-        *self.known.entry(key).or_insert(next)
+    fn projection(&self) -> Projection<'_> {
+        match self.on {
+            true => Projection::Only(&self.names),
+            false => Projection::Without(&self.names),
+        }
     }
+}
 
-    fn len(&self) -> usize {
-        self.known.len()
-    }
+/// A number for each column's group; and how many groups there are.
+fn keys(matching: &VectorMatching, sides: [&[Column]; 2]) -> ([Vec<usize>; 2], usize) {
+    let agreeing = Agreeing::of(matching);
+    let mut groups = Groups::new(agreeing.projection());
+    let keys = sides.map(|columns| {
+        let columns = columns.iter();
+        columns.map(|column| groups.slot(&column.labels)).collect()
+    });
+    (keys, groups.len())
 }
 
 /// Whether the result of `op` is no longer what the metric's name says.
@@ -568,9 +555,7 @@ fn set_operation(
     rhs: Vec<Column>,
     steps: usize,
 ) -> Vec<Column> {
-    let mut keys = Keys::new(matching);
-    let lhs_keys: Vec<usize> = lhs.iter().map(|column| keys.of(&column.labels)).collect();
-    let rhs_keys: Vec<usize> = rhs.iter().map(|column| keys.of(&column.labels)).collect();
+    let ([lhs_keys, rhs_keys], _) = keys(matching, [&lhs, &rhs]);
     let mut out = match op {
         BinaryOp::Or => {
             let unmatched = filtered(rhs, &rhs_keys, (&lhs, &lhs_keys), false, steps);

@@ -1,10 +1,9 @@
 //! Steps, and one series' values on them.
 
-use std::collections::HashMap;
-
-use slogate_series::{Labels, METRIC_NAME, Value};
+use slogate_series::{Labels, METRIC_NAME, Projection, Value};
 
 use crate::eval::EvalError;
+use crate::eval::groups::Groups;
 use crate::eval::meter::size;
 use crate::eval::text::quoted;
 use crate::literal::is_plain_label_name;
@@ -89,7 +88,7 @@ impl Column {
 }
 
 /// The labels that name a metric; `__type__` and `__unit__` describe it and go with it.
-const NAME_LABELS: [&str; 3] = [METRIC_NAME, "__type__", "__unit__"];
+pub(crate) const NAME_LABELS: [&str; 3] = [METRIC_NAME, "__type__", "__unit__"];
 
 /// `labels` without those that name the metric.
 pub(crate) fn without_name(labels: &Labels) -> Labels {
@@ -110,10 +109,10 @@ pub(crate) fn drop_flagged_names(mut columns: Vec<Column>) -> Result<Vec<Column>
 /// # Errors
 /// When two of them have a value at one step.
 pub(crate) fn merge_same_labels(columns: Vec<Column>) -> Result<Vec<Column>, EvalError> {
-    let mut seen: HashMap<Labels, usize> = HashMap::with_capacity(columns.len());
+    let mut seen = Groups::new(Projection::All);
     let mut merged: Vec<Column> = Vec::with_capacity(columns.len());
     for column in columns {
-        let at = *seen.entry(column.labels.clone()).or_insert(merged.len());
+        let at = seen.slot(&column.labels);
         let Some(earlier) = merged.get_mut(at) else {
             merged.push(column);
             continue;

@@ -1,9 +1,6 @@
 //! Functions that turn one float into another.
 
-use slogate_series::Value;
-
 use crate::eval::date::Moment;
-use crate::eval::{Column, EvalError, Evaluator};
 
 /// The function of this name, if it is elementwise with one argument.
 pub(crate) fn find(name: &str) -> Option<fn(f64) -> f64> {
@@ -65,23 +62,58 @@ pub(crate) fn round(value: f64, multiple: f64) -> f64 {
     (value * inverse + 0.5).floor() / inverse
 }
 
-impl Evaluator<'_> {
-    /// Applies `compute` to every float; histograms drop out, and so do floats for which it
-    /// gives nothing. Names are dropped.
-    pub(crate) fn map_floats(
-        &self,
-        mut columns: Vec<Column>,
-        mut compute: impl FnMut(f64, usize) -> Option<f64>,
-    ) -> Result<Vec<Column>, EvalError> {
-        for column in &mut columns {
-            for (step, slot) in column.values.iter_mut().enumerate() {
-                *slot = match slot {
-                    Some(Value::Float(value)) => compute(*value, step).map(Value::Float),
-                    _ => None,
-                };
-            }
+/// Whether a function of this name is elementwise over its first argument, the others being
+/// scalars.
+pub(crate) fn is_one(name: &str) -> bool {
+    matches!(name, "round" | "clamp" | "clamp_min" | "clamp_max") || find(name).is_some()
+}
+
+/// What becomes of a float at a step; `None` drops it.
+pub(crate) type Elementwise = Box<dyn Fn(f64, usize) -> Option<f64>>;
+
+/// The elementwise function of this name.
+pub(crate) fn function(name: &str, mut scalars: Vec<Vec<f64>>) -> Option<Elementwise> {
+    let mut scalars = scalars.drain(..);
+    Some(match (name, scalars.next(), scalars.next()) {
+        ("round", Some(multiples), None) => {
+            Box::new(move |value, step| Some(round(value, at(&multiples, step))))
         }
-        columns.retain(|column| !column.is_empty());
-        self.without_names(columns)
+        ("round", None, None) => Box::new(|value, _| Some(round(value, 1.0))),
+        ("clamp", Some(min), Some(max)) => Box::new(move |value, step| {
+            let (min, max) = (at(&min, step), at(&max, step));
+            // An empty interval holds no value.
+            (max >= min || min.is_nan() || max.is_nan()).then(|| go_max(min, go_min(max, value)))
+        }),
+        ("clamp_min", Some(min), None) => {
+            Box::new(move |value, step| Some(go_max(at(&min, step), value)))
+        }
+        ("clamp_max", Some(max), None) => {
+            Box::new(move |value, step| Some(go_min(at(&max, step), value)))
+        }
+        (name, None, None) => {
+            let compute = find(name)?;
+            Box::new(move |value, _| Some(compute(value)))
+        }
+        _ => return None,
+    })
+}
+
+fn at(values: &[f64], step: usize) -> f64 {
+    values.get(step).copied().unwrap_or(f64::NAN)
+}
+
+/// As Go's `math.Max`: infinity if either is, else NaN if either is.
+pub(crate) fn go_max(a: f64, b: f64) -> f64 {
+    if a == f64::INFINITY || b == f64::INFINITY {
+        f64::INFINITY
+    } else if a.is_nan() || b.is_nan() {
+        f64::NAN
+    } else {
+        a.max(b)
     }
+}
+
+/// As Go's `math.Min`: minus infinity if either is, else NaN if either is.
+pub(crate) fn go_min(a: f64, b: f64) -> f64 {
+    -go_max(-a, -b)
 }

@@ -3,13 +3,12 @@
 //! Two exponential histograms meet at the coarser resolution and the wider zero bucket;
 //! two with custom bounds at the bounds they share. One of each can't be combined.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use slogate_series::histogram::{CUSTOM_SCHEMA, upper_bound};
-use slogate_series::{Buckets, Histogram, ResetHint, Sample, Value};
+use slogate_series::{Buckets, Histogram, ResetHint, is_stale};
 
-use crate::eval::sum::{Sum, mean};
+use crate::queryable::HistogramPoint;
 
 /// The outcome of adding or subtracting.
 pub(crate) struct Combined {
@@ -127,68 +126,8 @@ fn combine(a: &Histogram, b: &Histogram, op: impl Fn(f64, f64) -> f64 + Copy) ->
     })
 }
 
-/// The sum or the mean of at least one histogram; `None` for none, and where some have
-/// custom bounds and some not. Sums are compensated, and a mean does not overflow where its
-/// sum would.
-pub(crate) fn total<'a>(
-    histograms: impl IntoIterator<Item = &'a Histogram>,
-    is_mean: bool,
-) -> Option<Combined> {
-    let histograms: Vec<&Histogram> = histograms.into_iter().collect();
-    let first = *histograms.first()?;
-    // Adding them up finds the layout they share, and their joint hint.
-    let mut layout = Combined {
-        histogram: first.clone(),
-        hints_collide: false,
-        reconciled: false,
-    };
-    for next in histograms.iter().skip(1) {
-        let sum = add(&layout.histogram, next)?;
-        layout.reconciled |= sum.reconciled;
-        layout.histogram = sum.histogram;
-    }
-    let seen = |hint: ResetHint| histograms.iter().any(|h| h.reset_hint == hint);
-    layout.hints_collide = seen(ResetHint::Reset) && seen(ResetHint::NotReset);
-    if histograms.len() == 1 {
-        return Some(layout);
-    }
-    let aligned: Vec<Histogram> = histograms
-        .iter()
-        .map(|h| aligned(h, &layout.histogram))
-        .collect();
-    let reduce = |values: &mut dyn Iterator<Item = f64>| {
-        if is_mean {
-            mean(values)
-        } else {
-            Sum::of(values)
-        }
-    };
-    let field = |get: fn(&Histogram) -> f64| reduce(&mut aligned.iter().map(get));
-    let buckets = |get: fn(&Histogram) -> &Buckets| {
-        let mut counts: BTreeMap<i32, Vec<f64>> = BTreeMap::new();
-        for (index, count) in aligned.iter().flat_map(|h| get(h).iter()) {
-            counts.entry(index).or_default().push(count);
-        }
-        let of_one = |(index, mut counts): (i32, Vec<f64>)| {
-            // A histogram without the bucket has 0 in it, which a mean must count.
-            counts.resize(aligned.len(), 0.0);
-            (index, reduce(&mut counts.into_iter()))
-        };
-        Buckets::from_sorted(counts.into_iter().map(of_one).collect())
-    };
-    layout.histogram = Histogram {
-        zero_count: field(|h| h.zero_count),
-        count: field(|h| h.count),
-        sum: field(|h| h.sum),
-        positive: buckets(|h| &h.positive),
-        negative: buckets(|h| &h.negative),
-        ..layout.histogram
-    };
-    Some(layout)
-}
-
 /// `h` with the resolution, zero bucket and bounds of `layout`, which are no finer.
-fn aligned(h: &Histogram, layout: &Histogram) -> Histogram {
+pub(crate) fn aligned(h: &Histogram, layout: &Histogram) -> Histogram {
     if h.has_custom_bounds() {
         return match h.custom_bounds == layout.custom_bounds {
             true => h.clone(),
@@ -230,15 +169,13 @@ pub(crate) fn is_reset_after(now: &Histogram, before: &Histogram) -> bool {
 }
 
 /// Reduces histograms to count and sum, with hints about resets where the samples tell.
-pub(crate) fn keep_totals(samples: &mut [Sample]) {
+pub(crate) fn keep_totals(points: &mut [HistogramPoint]) {
     let mut previous: Option<Arc<Histogram>> = None;
-    for sample in samples {
-        let Value::Histogram(h) = &sample.value else {
-            continue;
-        };
-        let whole = h.clone();
+    for point in points {
+        let whole = point.value.clone();
+        let is_stale = is_stale(whole.sum);
         let reset_hint = match (whole.reset_hint, &previous) {
-            _ if sample.value.is_stale() => whole.reset_hint,
+            _ if is_stale => whole.reset_hint,
             (ResetHint::Unknown, Some(previous)) => match is_reset_after(&whole, previous) {
                 true => ResetHint::Reset,
                 false => ResetHint::NotReset,
@@ -252,15 +189,15 @@ pub(crate) fn keep_totals(samples: &mut [Sample]) {
             sum: whole.sum,
             ..Histogram::default()
         };
-        if !sample.value.is_stale() {
+        if !is_stale {
             previous = Some(whole);
         }
-        sample.value = Value::Histogram(totals.into());
+        point.value = totals.into();
     }
 }
 
 /// The hint of a combination, and whether the two contradict each other.
-fn joined_hint(a: ResetHint, b: ResetHint) -> (ResetHint, bool) {
+pub(crate) fn joined_hint(a: ResetHint, b: ResetHint) -> (ResetHint, bool) {
     match (a, b) {
         (a, b) if a == b => (a, false),
         (ResetHint::Gauge, _) | (_, ResetHint::Gauge) => (ResetHint::Gauge, false),

@@ -1,12 +1,12 @@
 //! Functions of histograms, classic and native.
 
-use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use slogate_series::{Buckets, Histogram, Labels, Value};
+use slogate_series::{Buckets, Histogram, Labels, Projection, Value};
 
 use crate::ast::Span;
 use crate::eval::bucket::{self, Bucket, Cumulative};
+use crate::eval::groups::Groups;
 use crate::eval::text::{decimal, quoted};
 use crate::eval::{Column, EvalError, Evaluator, Grid};
 
@@ -28,8 +28,11 @@ pub(crate) enum Distribution<'a> {
 struct Family {
     labels: Labels,
     drop_name: bool,
-    members: Vec<(usize, Result<f64, String>)>,
+    members: Vec<Member>,
 }
+
+/// A column of a family: its place, and its upper bound or what stands in place of one.
+type Member = (usize, Result<f64, String>);
 
 impl Evaluator<'_> {
     /// Applies `compute` to each histogram at each step; names are left to the caller.
@@ -197,25 +200,30 @@ fn about(message: &str, name: &str) -> String {
 }
 
 fn families(columns: &[Column]) -> Vec<Family> {
-    let mut known: HashMap<Labels, usize> = HashMap::new();
-    let mut families: Vec<Family> = Vec::new();
+    let mut known = Groups::new(Projection::Without(&[BUCKET_LABEL]));
+    let mut families: Vec<(bool, Vec<Member>)> = Vec::new();
     for (at, column) in columns.iter().enumerate() {
-        let labels = column.labels.without(&[BUCKET_LABEL]);
+        let slot = known.slot(&column.labels);
         let upper = bucket_bound(column.labels.get(BUCKET_LABEL).unwrap_or_default());
-        let slot = *known.entry(labels.clone()).or_insert(families.len());
         match families.get_mut(slot) {
-            Some(family) => {
-                family.drop_name |= column.drop_name;
-                family.members.push((at, upper));
+            Some((drop_name, members)) => {
+                *drop_name |= column.drop_name;
+                members.push((at, upper));
             }
-            None => families.push(Family {
-                labels,
-                drop_name: column.drop_name,
-                members: vec![(at, upper)],
-            }),
+            None => families.push((column.drop_name, vec![(at, upper)])),
         }
     }
-    families
+    let family = |(labels, (drop_name, members))| Family {
+        labels,
+        drop_name,
+        members,
+    };
+    known
+        .into_labels()
+        .into_iter()
+        .zip(families)
+        .map(family)
+        .collect()
 }
 
 /// The bound that a `le` label states.

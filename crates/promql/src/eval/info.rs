@@ -13,11 +13,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use slogate_series::{Labels, METRIC_NAME, MatchOp, Matcher, Series, Value};
+use slogate_series::{Labels, METRIC_NAME, MatchOp, Matcher, Value, is_stale};
 
 use crate::ast::{Expr, ExprKind, VectorSelector};
+use crate::eval::stream::{EVERYTHING, Take};
 use crate::eval::window::WindowEnds;
-use crate::eval::{Column, EvalError, Evaluator, Grid};
+use crate::eval::{Column, EvalError, Evaluator, Grid, select};
+use crate::queryable::Samples;
 
 /// The labels that say whom an info series is about.
 const IDENTIFYING_LABELS: [&str; 2] = ["instance", "job"];
@@ -157,20 +159,36 @@ impl Evaluator<'_> {
                 matchers.push(regex(name, &quoted.join("|"))?);
             }
         }
-        let reads = (self.engine.lookback_ms, 0);
-        let mut series = self.read(&matchers, ends, grid, reads)?;
-        series.retain(|one| {
+        let lookback_ms = self.engine.lookback_ms;
+        let read = self.reading(matchers, ends, grid, (lookback_ms, 0));
+        let mut columns = Vec::new();
+        self.read(&read, EVERYTHING, &mut |ev, labels, samples| {
             let known = |(name, values): &(&str, BTreeSet<&str>)| {
-                one.labels
-                    .get(name)
-                    .is_some_and(|value| values.contains(value))
+                let value = labels.get(name);
+                value.is_some_and(|value| values.contains(value))
             };
-            identities.iter().all(known)
-        });
-        check_floats(&series)?;
-        self.newest_of(series, ends, grid, |sample| {
-            Value::Float(sample.t_ms as f64)
-        })
+            if !identities.iter().all(known) {
+                return Ok(());
+            }
+            check_floats(labels, samples)?;
+            let mut column = Column::empty(labels.clone(), false, grid.steps);
+            let (meter, values) = (&mut ev.meter, &mut column.values);
+            select::newest(
+                samples,
+                grid,
+                ends,
+                lookback_ms,
+                Take::Millis,
+                meter,
+                values,
+            );
+            if !column.is_empty() {
+                ev.meter.hold(column.samples())?;
+                columns.push(column);
+            }
+            Ok(())
+        })?;
+        Ok(columns)
     }
 }
 
@@ -187,18 +205,12 @@ fn escaped(text: &str) -> String {
 }
 
 /// Info metrics are floats.
-fn check_floats(series: &[Series]) -> Result<(), EvalError> {
-    for one in series {
-        let mut live = one.samples.iter().filter(|sample| !sample.value.is_stale());
-        if live.any(|sample| matches!(sample.value, Value::Histogram(_))) {
-            let message = format!(
-                "this should be an info metric, with float samples: {}",
-                one.labels
-            );
-            return Err(EvalError::execution(message));
-        }
+fn check_floats(labels: &Labels, samples: &Samples) -> Result<(), EvalError> {
+    if samples.histograms.iter().all(|h| is_stale(h.value.sum)) {
+        return Ok(());
     }
-    Ok(())
+    let message = format!("this should be an info metric, with float samples: {labels}");
+    Err(EvalError::execution(message))
 }
 
 /// Joining info series to others, step by step.

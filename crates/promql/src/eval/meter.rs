@@ -14,6 +14,7 @@ use slogate_series::{Buckets, Histogram, Value};
 
 use crate::eval::EvalError;
 use crate::interrupt::Interrupt;
+use crate::queryable::Samples;
 
 /// How much a query read and held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +66,11 @@ impl Meter {
         Ok(())
     }
 
+    /// Gives `samples` back.
+    pub(crate) fn release(&mut self, samples: usize) {
+        self.held = self.held.saturating_sub(samples);
+    }
+
     /// Gives back what is held above `held`.
     pub(crate) fn back_to(&mut self, held: usize) {
         self.held = held;
@@ -96,6 +102,14 @@ pub(crate) fn histogram_size(h: &Histogram) -> usize {
     let words = |buckets: &Buckets| buckets.len() + spans(buckets);
     let words = words(&h.positive) + words(&h.negative) + h.custom_bounds.len();
     (FIXED_BYTES + 8 * words) / 16
+}
+
+impl Samples {
+    /// How many samples they count for.
+    pub(crate) fn size(&self) -> usize {
+        let histograms = self.histograms.iter().map(|p| histogram_size(&p.value));
+        self.floats.len() + histograms.sum::<usize>()
+    }
 }
 
 /// Prometheus's histogram without its lists, and a timestamp.
@@ -169,11 +183,11 @@ mod tests {
 
     #[test]
     fn an_evaluation_ends_when_it_is_interrupted() {
-        let raised: [(fn(&Interrupt), EvalError); 2] = [
-            (Interrupt::cancel, EvalError::Canceled),
-            (Interrupt::time_out, EvalError::Timeout),
-        ];
-        for (raise, error) in raised {
+        let raise: [fn(&Interrupt); 2] = [Interrupt::cancel, Interrupt::time_out];
+        for (raise, error) in raise
+            .into_iter()
+            .zip([EvalError::Canceled, EvalError::Timeout])
+        {
             for query in [
                 "m",
                 "rate(m[1m])",

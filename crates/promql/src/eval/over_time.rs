@@ -7,11 +7,13 @@ use slogate_series::Value;
 
 use crate::ast::Span;
 use crate::eval::annotation::Annotations;
+use crate::eval::histogram_sum::total;
 use crate::eval::rate::{layouts_message, mixed_message};
-use crate::eval::sum::{Sum, mean};
+use crate::eval::sum::{Mean, Sum, mean};
 use crate::eval::text::quoted;
-use crate::eval::window::{FloatPoint, HistogramPoint, Window};
+use crate::eval::window::Window;
 use crate::eval::{aggregate, histogram};
+use crate::queryable::{FloatPoint, HistogramPoint};
 
 /// A function of the floats in a window; histograms are ignored with a note.
 pub(crate) fn of_floats(
@@ -61,7 +63,11 @@ pub(crate) fn sum_or_mean(
         }));
     }
     let histograms = window.histograms.iter().map(|p| p.value.as_ref());
-    let Some(total) = histogram::total(histograms, is_mean) else {
+    let total = match is_mean {
+        true => total::<Mean>(histograms),
+        false => total::<Sum>(histograms),
+    };
+    let Some(total) = total else {
         notes.warn(span, layouts_message(window.metric_name()));
         return None;
     };

@@ -13,7 +13,8 @@ use crate::ast::{Extension, Span};
 use crate::eval::annotation::Annotations;
 use crate::eval::histogram::{self, Combined};
 use crate::eval::text::quoted;
-use crate::eval::window::{FloatPoint, HistogramPoint, Window};
+use crate::eval::window::Window;
+use crate::queryable::{FloatPoint, HistogramPoint};
 
 /// What an extrapolating function computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,12 +97,9 @@ fn float_change(
     }
     let mut change = last.value - first.value;
     if kind.is_counter {
-        for pair in points.windows(2) {
-            if let [before, now] = pair
-                && (now.value < before.value || kind.uses_start && is_restarted(before, now))
-            {
-                change += before.value;
-            }
+        for at in window.float_resets() {
+            let before = at.checked_sub(1).and_then(|at| points.get(at));
+            change += before.map_or(0.0, |before| before.value);
         }
     }
     if began_ms.is_some() {
@@ -173,6 +171,20 @@ fn is_restarted(before: &impl Timed, now: &impl Timed) -> bool {
         return false;
     }
     start_ms > before_ms || before_start_ms != 0 && before_start_ms < before_ms
+}
+
+/// Whether a counter started anew between two samples.
+pub(crate) fn is_float_reset(before: &FloatPoint, now: &FloatPoint, uses_start: bool) -> bool {
+    now.value < before.value || uses_start && is_restarted(before, now)
+}
+
+/// As [`is_float_reset`], for histograms.
+pub(crate) fn is_histogram_reset(
+    before: &HistogramPoint,
+    now: &HistogramPoint,
+    uses_start: bool,
+) -> bool {
+    uses_start && is_restarted(before, now) || histogram::is_reset_after(&now.value, &before.value)
 }
 
 /// Warns, once for a window, of a count that began anew before the sample before it.
@@ -342,10 +354,7 @@ fn counted_change(
     span: Span,
     notes: &mut Annotations,
 ) -> Option<Histogram> {
-    let [first, second, ..] = points else {
-        return None;
-    };
-    let last = points.last()?;
+    let (first, last) = (points.first()?, points.last()?);
     let name = window.metric_name();
     let is_gauge = |p: &HistogramPoint| p.value.reset_hint == ResetHint::Gauge;
     if kind.is_counter && points.iter().any(is_gauge) {
@@ -355,16 +364,12 @@ fn counted_change(
     if !kind.is_counter && !ends_are_gauges {
         notes.warn(span, not_gauge_message(name));
     }
-    let starts_anew = |before: &HistogramPoint, now: &HistogramPoint| {
-        kind.uses_start && is_restarted(before, now)
-            || histogram::is_reset_after(&now.value, &before.value)
-    };
     if kind.uses_start {
         let times = points.iter().map(|p| (p.t_ms, p.start_ms));
         note_overlap(times, window, span, notes);
     }
     // A first sample from before a reset counts for nothing, whatever its buckets are.
-    let skip_first = kind.is_counter && starts_anew(first, second);
+    let skip_first = kind.is_counter && window.histogram_resets().next() == Some(1);
     let counted = points.get(usize::from(skip_first)..)?;
     // What a gauge was in between does not matter.
     let matters = |at: usize| kind.is_counter || at == 0 || at + 1 == counted.len();
@@ -383,12 +388,9 @@ fn counted_change(
         change = subtracted(&change, &first.value, name, span, notes)?;
     }
     if kind.is_counter {
-        for pair in counted.windows(2) {
-            if let [before, now] = pair
-                && starts_anew(before, now)
-            {
-                change = added(&change, &before.value, name, span, notes)?;
-            }
+        for at in window.histogram_resets().skip(usize::from(skip_first)) {
+            let before = points.get(at.checked_sub(1)?)?;
+            change = added(&change, &before.value, name, span, notes)?;
         }
     }
     Some(change)
@@ -498,15 +500,15 @@ fn in_order<'a>(window: &Window<'a>, count: usize) -> Vec<Point<'a>> {
 /// How often a counter started anew; `None` where there is nothing to compare. A change of
 /// sample type is a reset.
 pub(crate) fn resets(window: &Window<'_>, uses_start: bool) -> Option<f64> {
-    count_steps(window, |before, now| {
-        let restarted = uses_start && is_restarted(&before, &now);
-        match (before, now) {
-            (Point::Float(before), Point::Float(now)) => restarted || now.value < before.value,
-            (Point::Histogram(before), Point::Histogram(now)) => {
-                restarted || histogram::is_reset_after(&now.value, &before.value)
-            }
-            _ => true,
+    if !window.is_mixed() && window.extension.is_none() {
+        return Some((window.float_resets().count() + window.histogram_resets().count()) as f64);
+    }
+    count_steps(window, |before, now| match (before, now) {
+        (Point::Float(before), Point::Float(now)) => is_float_reset(before, now, uses_start),
+        (Point::Histogram(before), Point::Histogram(now)) => {
+            is_histogram_reset(before, now, uses_start)
         }
+        _ => true,
     })
 }
 

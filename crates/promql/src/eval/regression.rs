@@ -1,7 +1,7 @@
 //! `deriv`, `predict_linear` and double exponential smoothing.
 
 use crate::eval::sum::Sum;
-use crate::eval::window::FloatPoint;
+use crate::queryable::FloatPoint;
 
 /// A line through points: per second, and at the time of reference.
 pub(crate) struct Line {

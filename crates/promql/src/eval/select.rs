@@ -1,183 +1,64 @@
-//! Reading selectors from the store.
+//! A series' value at each step: its newest sample, or smoothed, what lies between its
+//! neighbours. And what is the same at every step.
 
-use slogate_series::{Histogram, Matcher, ResetHint, Sample, Series, Value};
+use slogate_series::{Histogram, ResetHint, Value, is_stale};
 
-use crate::ast::{AtModifier, Call, Expr, ExprKind, Extension, Span, VectorSelector};
-use crate::duration::DurationExpr;
+use crate::ast::{Call, Expr, ExprKind, Span};
+use crate::eval::Grid;
 use crate::eval::annotation::Annotations;
+use crate::eval::meter::{Meter, histogram_size};
 use crate::eval::rate::{extended, layouts_message, mixed_message};
-use crate::eval::window::{HistogramPoint, RangeData, RangeSeries, Reach, Window, WindowEnds};
-use crate::eval::{Column, EvalError, Evaluated, Evaluator, Grid, histogram, meter};
+use crate::eval::stream::Take;
+use crate::eval::window::{Window, WindowEnds};
+use crate::queryable::{HistogramPoint, Samples};
 
-impl Evaluator<'_> {
-    /// Each series' newest sample in `(t - lookback, t]`, unless it is a staleness marker; for
-    /// a smoothed selector the value between its neighbours.
-    pub(crate) fn instant_vector(
-        &mut self,
-        selector: &VectorSelector,
-        span: Span,
-        grid: Grid,
-    ) -> Result<Evaluated, EvalError> {
-        let columns = match selector.extension {
-            Some(Extension::Smoothed) => self.smoothed(selector, span, grid)?,
-            _ => self.newest(selector, grid, |sample| sample.value.clone())?,
-        };
-        Ok(Evaluated::Vector(columns))
-    }
-
-    /// For each series `take` of its newest sample in `(t - lookback, t]`.
-    pub(crate) fn newest(
-        &mut self,
-        selector: &VectorSelector,
-        grid: Grid,
-        take: impl Fn(&Sample) -> Value,
-    ) -> Result<Vec<Column>, EvalError> {
-        let ends = self.window_ends(selector)?;
-        let lookback_ms = self.engine.lookback_ms;
-        let series = self.read(&selector.all_matchers(), ends, grid, (lookback_ms, 0))?;
-        self.newest_of(series, ends, grid, take)
-    }
-
-    /// As [`Evaluator::newest`], of series that were read already.
-    pub(crate) fn newest_of(
-        &mut self,
-        series: Vec<Series>,
-        ends: WindowEnds,
-        grid: Grid,
-        take: impl Fn(&Sample) -> Value,
-    ) -> Result<Vec<Column>, EvalError> {
-        let lookback_ms = self.engine.lookback_ms;
-        let mut columns = Vec::new();
-        for series in series {
-            self.meter.check()?;
-            let mut column = Column::empty(series.labels, false, grid.steps);
-            let mut past = 0;
-            for step in 0..grid.steps {
-                let end_ms = ends.at(grid, step);
-                while series.samples.get(past).is_some_and(|s| s.t_ms <= end_ms) {
-                    past += 1;
-                }
-                let newest = past.checked_sub(1).and_then(|at| series.samples.get(at));
-                let current = newest.filter(|sample| {
-                    sample.t_ms > end_ms.saturating_sub(lookback_ms) && !sample.value.is_stale()
-                });
-                if let Some(sample) = current {
-                    self.meter.look_at(meter::size(&sample.value));
-                    column.set(step, take(sample));
-                }
-            }
-            if !column.is_empty() {
-                columns.push(column);
-            }
+/// Puts the newest sample in `(t - lookback, t]` into each step's place, unless it is a
+/// staleness marker.
+pub(crate) fn newest(
+    samples: &Samples,
+    grid: Grid,
+    ends: WindowEnds,
+    lookback_ms: i64,
+    take: Take,
+    meter: &mut Meter,
+    values: &mut [Option<Value>],
+) {
+    let (floats, histograms) = (&samples.floats, &samples.histograms);
+    let (mut past_floats, mut past_histograms) = (0, 0);
+    for (step, slot) in values.iter_mut().enumerate() {
+        let end_ms = ends.at(grid, step);
+        let open_ms = end_ms.saturating_sub(lookback_ms);
+        while floats.get(past_floats).is_some_and(|p| p.t_ms <= end_ms) {
+            past_floats += 1;
         }
-        Ok(columns)
-    }
-
-    /// For each series the value on the line between the samples before and after the step,
-    /// each at most the lookback away; with none after it the last one's.
-    fn smoothed(
-        &mut self,
-        selector: &VectorSelector,
-        span: Span,
-        grid: Grid,
-    ) -> Result<Vec<Column>, EvalError> {
-        let lookback_ms = self.engine.lookback_ms;
-        let reach = Reach {
-            extension: Extension::Smoothed,
-            lookback_ms,
-        };
-        let ends = self.window_ends(selector)?;
-        let series = self.read(&selector.all_matchers(), ends, grid, reach.beyond_ms())?;
-        let data = RangeData {
-            series: series.into_iter().map(RangeSeries::from_series).collect(),
-            // A range of nothing, and the lookback on both its sides.
-            range_ms: 0,
-            ends,
-            reach: Some(reach),
-        };
-        let notes = &mut self.annotations;
-        data.map(grid, &mut self.meter, |window, _| {
-            if window.is_mixed() {
-                notes.warn(span, mixed_message(window));
-                return None;
-            }
-            match window.histograms {
-                [] => smoothed_float(window).map(Value::Float),
-                _ => smoothed_histogram(window, span, notes).map(|h| Value::Histogram(h.into())),
-            }
-        })
-    }
-
-    /// The samples of a range selector or subquery, for windows at every step.
-    pub(crate) fn range_data(&mut self, expr: &Expr, grid: Grid) -> Result<RangeData, EvalError> {
-        match &expr.unparenthesised().kind {
-            ExprKind::Matrix(matrix) => {
-                let range_ms = matrix.range.resolve_positive_ms(self.durations)?;
-                let ends = self.window_ends(&matrix.selector)?;
-                let reach = matrix.selector.extension.map(|extension| Reach {
-                    extension,
-                    lookback_ms: self.engine.lookback_ms,
-                });
-                let (before_ms, after_ms) = reach.map_or((0, 0), Reach::beyond_ms);
-                let reads = (range_ms.saturating_add(before_ms), after_ms);
-                let series = self.read(&matrix.selector.all_matchers(), ends, grid, reads)?;
-                let series = series.into_iter().map(RangeSeries::from_series).collect();
-                Ok(RangeData {
-                    series,
-                    range_ms,
-                    ends,
-                    reach,
-                })
-            }
-            ExprKind::Subquery(subquery) => self.subquery(subquery, grid),
-            _ => Err(EvalError::execution("expected a range vector")),
+        while histograms
+            .get(past_histograms)
+            .is_some_and(|p| p.t_ms <= end_ms)
+        {
+            past_histograms += 1;
         }
-    }
-
-    fn window_ends(&self, selector: &VectorSelector) -> Result<WindowEnds, EvalError> {
-        self.ends_of(selector.offset.as_ref(), selector.at)
-    }
-
-    /// What an offset and an `@` make of the grid's steps.
-    pub(crate) fn ends_of(
-        &self,
-        offset: Option<&DurationExpr>,
-        at: Option<AtModifier>,
-    ) -> Result<WindowEnds, EvalError> {
-        let offset_ms = match offset {
-            Some(offset) => offset.resolve_ms(self.durations)?,
-            None => 0,
+        let float = past_floats.checked_sub(1).and_then(|at| floats.get(at));
+        let histogram = past_histograms
+            .checked_sub(1)
+            .and_then(|at| histograms.get(at))
+            .filter(|h| h.t_ms > open_ms && float.is_none_or(|f| f.t_ms < h.t_ms));
+        let (times, value, size) = match (float, histogram) {
+            (_, Some(h)) if !is_stale(h.value.sum) => {
+                let value = Value::Histogram(h.value.clone());
+                ((h.t_ms, h.start_ms), value, histogram_size(&h.value))
+            }
+            (Some(f), None) if f.t_ms > open_ms && !is_stale(f.value) => {
+                ((f.t_ms, f.start_ms), Value::Float(f.value), 1)
+            }
+            _ => continue,
         };
-        Ok(WindowEnds {
-            fixed_ms: self.fixed_time(at),
-            offset_ms,
-        })
-    }
-
-    /// All samples in the left-open windows from `before_ms` before each of the grid's steps to
-    /// `after_ms` after it.
-    pub(crate) fn read(
-        &mut self,
-        matchers: &[Matcher],
-        ends: WindowEnds,
-        grid: Grid,
-        (before_ms, after_ms): (i64, i64),
-    ) -> Result<Vec<Series>, EvalError> {
-        let open_ms = ends.at(grid, 0).saturating_sub(before_ms);
-        let last_ms = ends.at(grid, grid.steps.saturating_sub(1));
-        let end_ms = last_ms.saturating_add(after_ms);
-        let mut series = self
-            .queryable
-            .select(matchers, open_ms.saturating_add(1), end_ms)?;
-        if self.needs.only_totals() {
-            series
-                .iter_mut()
-                .for_each(|one| histogram::keep_totals(&mut one.samples));
-        }
-        let samples = series.iter().flat_map(|series| &series.samples);
-        self.meter
-            .hold(samples.map(|sample| meter::size(&sample.value)).sum())?;
-        Ok(series)
+        meter.look_at(size);
+        *slot = Some(match take {
+            Take::Value => value,
+            Take::Time => Value::Float(times.0 as f64 / 1000.0),
+            Take::Millis => Value::Float(times.0 as f64),
+            Take::Start => Value::Float(times.1 as f64 / 1000.0),
+        });
     }
 }
 
@@ -194,6 +75,19 @@ fn neighbours<'a, P>(
     }
     let before = points.get(at.checked_sub(1)?)?;
     Some((before, after.unwrap_or(before)))
+}
+
+/// The value on the line between the samples before and after the window's end; with none
+/// after it the last one's.
+pub(crate) fn between(window: &Window<'_>, span: Span, notes: &mut Annotations) -> Option<Value> {
+    if window.is_mixed() {
+        notes.warn(span, mixed_message(window));
+        return None;
+    }
+    match window.histograms {
+        [] => smoothed_float(window).map(Value::Float),
+        _ => smoothed_histogram(window, span, notes).map(|h| Value::Histogram(h.into())),
+    }
 }
 
 fn smoothed_float(window: &Window<'_>) -> Option<f64> {
@@ -260,7 +154,7 @@ impl HistogramNeeds {
         }
     }
 
-    fn only_totals(self) -> bool {
+    pub(crate) fn only_totals(self) -> bool {
         self.totals && !self.buckets
     }
 }

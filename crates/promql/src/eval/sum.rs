@@ -35,51 +35,97 @@ impl Sum {
     pub(crate) fn value(&self) -> f64 {
         self.sum + self.lost
     }
+
+    /// The sum as added up, and what was lost.
+    pub(crate) fn parts(&self) -> (f64, f64) {
+        (self.sum, self.lost)
+    }
+
+    pub(crate) fn from_parts((sum, lost): (f64, f64)) -> Self {
+        Sum { sum, lost }
+    }
 }
 
-/// The arithmetic mean: sum by count as long as the sum is finite, else a mean that is
+/// A running arithmetic mean: sum by count as long as the sum is finite, else a mean that is
 /// corrected by each value, which can't overflow.
-pub(crate) fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
-    let mut sum = Sum::default();
-    let mut incremental: Option<Sum> = None;
-    let mut count = 0.0;
-    for value in values {
-        count += 1.0;
-        if incremental.is_none() {
-            let mut next = sum;
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Mean {
+    /// The sum, or the corrected mean.
+    sum: Sum,
+    count: f64,
+    is_corrected: bool,
+}
+
+impl Mean {
+    pub(crate) fn add(&mut self, value: f64) {
+        self.count += 1.0;
+        if !self.is_corrected {
+            let mut next = self.sum;
             next.add(value);
-            if count == 1.0 || !next.value().is_infinite() {
-                sum = next;
-                continue;
+            if self.count == 1.0 || !next.value().is_infinite() {
+                self.sum = next;
+                return;
             }
-            incremental = Some(Sum {
-                sum: sum.sum / (count - 1.0),
-                lost: sum.lost / (count - 1.0),
-            });
+            let before = self.count - 1.0;
+            self.sum = Sum {
+                sum: self.sum.sum / before,
+                lost: self.sum.lost / before,
+            };
+            self.is_corrected = true;
         }
-        if let Some(mean) = &mut incremental {
-            step_mean(mean, value, count);
+        self.correct(value);
+    }
+
+    fn correct(&mut self, value: f64) {
+        if self.sum.sum.is_infinite() {
+            if value.is_infinite() && (self.sum.sum > 0.0) == (value > 0.0) {
+                return;
+            }
+            if value.is_finite() {
+                return;
+            }
+        }
+        let mean = self.sum.value();
+        self.sum.add(value / self.count - mean / self.count);
+    }
+
+    /// The mean of `zeros` zeros.
+    pub(crate) fn of_zeros(zeros: usize) -> Self {
+        Mean {
+            count: zeros as f64,
+            ..Mean::default()
         }
     }
-    match incremental {
-        Some(mean) => mean.value(),
-        None => sum.sum / count + sum.lost / count,
+
+    /// What is added up, and what was lost.
+    pub(crate) fn parts(&self) -> (f64, f64) {
+        self.sum.parts()
+    }
+
+    /// The mean of as many values that add up to these parts.
+    pub(crate) fn with_parts(&self, parts: (f64, f64)) -> Self {
+        Mean {
+            sum: Sum::from_parts(parts),
+            ..*self
+        }
+    }
+
+    /// NaN for no values.
+    pub(crate) fn value(&self) -> f64 {
+        if self.is_corrected {
+            return self.sum.value();
+        }
+        self.sum.sum / self.count + self.sum.lost / self.count
     }
 }
 
-fn step_mean(mean: &mut Sum, value: f64, count: f64) {
-    if mean.sum.is_infinite() {
-        if value.is_infinite() && (mean.sum > 0.0) == (value > 0.0) {
-            return;
-        }
-        if value.is_finite() {
-            return;
-        }
+/// The arithmetic mean of `values`.
+pub(crate) fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut mean = Mean::default();
+    for value in values {
+        mean.add(value);
     }
-    let correction = mean.value();
-    let mut next = *mean;
-    next.add(value / count - correction / count);
-    *mean = next;
+    mean.value()
 }
 
 #[cfg(test)]

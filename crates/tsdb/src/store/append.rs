@@ -193,7 +193,9 @@ impl<'s> Appending<'s> {
     #[cold]
     fn refuse(&mut self, shard: &Shard, reason: Refusal, place: SeriesRef, t_ms: i64) {
         self.report.refuse(reason, place, t_ms, || {
-            shard.get(place.number()).map(|series| shard.labels(series))
+            shard
+                .get(place.number())
+                .map(|series| shard.labels(&series.pairs))
         });
     }
 }

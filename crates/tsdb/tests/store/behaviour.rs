@@ -1,10 +1,14 @@
 //! What is accepted, refused, kept and found.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use slogate_series::{Exemplar, Histogram, Labels, MatchOp, Matcher, is_stale, stale_nan};
+use slogate_series::{
+    Exemplar, Histogram, Labels, MatchOp, Matcher, Projection, Sample, Series, Value, is_stale,
+    stale_nan,
+};
 use slogate_tsdb::{
-    Batch, ExemplarRow, Metadata, MetricKind, Options, Refusal, SeriesError, Store,
+    Batch, ExemplarRow, Metadata, MetricKind, Options, Read, Refusal, SeriesError, Store,
 };
 
 use crate::kit::{
@@ -224,27 +228,97 @@ fn label_names_and_values_are_those_of_series_in_the_range() {
     );
 }
 
-#[test]
-fn select_with_streams_the_same() {
+/// 1,500 series, so that several batches come of every shard.
+fn store_of_many() -> Store {
     let store = in_memory();
-    for i in 0..20 {
-        let series = store.series(&labels(&format!("m i=v{i}"))).unwrap();
-        for t in 0..200 {
-            append(&store, series, NOW - t * 1_000, t as f64);
+    for i in 0..1_500 {
+        let name = format!("m group=g{} i=v{i}", i % 3);
+        let series = store.series(&labels(&name)).unwrap();
+        for t in 0..20 {
+            append(&store, series, NOW - t * 1_000, f64::from(i));
         }
     }
+    store
+}
+
+fn streamed(store: &Store, projection: Projection<'_>, sorted: bool) -> Vec<Series> {
+    let read = Read {
+        matchers: &named("m"),
+        start_ms: NOW - 5_000,
+        end_ms: NOW,
+        projection,
+        sorted,
+    };
     let mut streamed = Vec::new();
-    store.select_with(&named("m"), NOW - 50_000, NOW, |labels, samples| {
-        streamed.push((labels.clone(), samples.collect::<Vec<_>>()));
+    store.for_each(&read, &mut Vec::new(), |labels, samples| {
+        let (labels, samples) = (labels.clone(), samples.clone());
+        streamed.push(Series { labels, samples });
+        ControlFlow::Continue(())
     });
-    let selected = store.select(&named("m"), NOW - 50_000, NOW);
-    assert_eq!(selected.len(), 20);
-    assert_eq!(selected[0].samples.len(), 51);
-    let selected: Vec<_> = selected
-        .into_iter()
-        .map(|s| (s.labels, s.samples))
-        .collect();
-    assert_eq!(streamed, selected);
+    streamed
+}
+
+#[test]
+fn for_each_streams_the_same() {
+    let store = store_of_many();
+    let selected = store.select(&named("m"), NOW - 5_000, NOW);
+    assert_eq!(selected.len(), 1_500);
+    assert_eq!(selected[0].samples.len(), 6);
+    assert_eq!(streamed(&store, Projection::All, true), selected);
+    let mut unsorted = streamed(&store, Projection::All, false);
+    unsorted.sort_by(|a, b| a.labels.cmp(&b.labels));
+    assert_eq!(unsorted, selected);
+}
+
+#[test]
+fn labels_that_nobody_looks_at_are_left_out() {
+    let store = store_of_many();
+    let whole = store.select(&named("m"), NOW - 5_000, NOW);
+    for projection in [
+        Projection::Only(&["group", "missing"]),
+        Projection::Without(&["i", "missing"]),
+    ] {
+        let expected: Vec<Series> = whole
+            .iter()
+            .map(|series| Series {
+                labels: projection.of(&series.labels),
+                samples: series.samples.clone(),
+            })
+            .collect();
+        assert_eq!(streamed(&store, projection, true), expected);
+        let by_value = |series: &Series| match series.samples[0].value {
+            Value::Float(value) => value as u64,
+            Value::Histogram(_) => 0,
+        };
+        let mut unsorted = streamed(&store, projection, false);
+        unsorted.sort_by_key(by_value);
+        let mut expected = expected;
+        expected.sort_by_key(by_value);
+        assert_eq!(unsorted, expected);
+    }
+}
+
+#[test]
+fn a_reader_may_leave_early() {
+    let store = store_of_many();
+    for sorted in [false, true] {
+        let read = Read {
+            matchers: &named("m"),
+            start_ms: 0,
+            end_ms: NOW,
+            projection: Projection::All,
+            sorted,
+        };
+        let mut seen = 0;
+        store.for_each(&read, &mut Vec::<Sample>::new(), |_, _| {
+            seen += 1;
+            match seen {
+                700 => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        });
+        assert_eq!(seen, 700);
+    }
 }
 
 #[test]

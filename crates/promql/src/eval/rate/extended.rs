@@ -14,7 +14,8 @@ use crate::eval::rate::{
     RateKind, added, layouts_message, not_counter_message, not_gauge_message, note_possible_gauge,
     noted, subtracted,
 };
-use crate::eval::window::{FloatPoint, HistogramPoint, Window};
+use crate::eval::window::Window;
+use crate::queryable::{FloatPoint, HistogramPoint};
 
 /// The change over the window, which is not mixed.
 pub(super) fn change(
