@@ -6,7 +6,10 @@
 //! the process before may have been killed between taking and writing one.
 
 use std::collections::HashSet;
+use std::hash::BuildHasher;
 use std::sync::Arc;
+
+use foldhash::quality::RandomState;
 
 use super::families::DEPLOYMENT_EVENT;
 use super::sample::{Sample, identity};
@@ -25,7 +28,9 @@ pub(super) struct EventSample {
 /// Which events were seen.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    keys: HashSet<u128>,
+    keys: HashSet<(u64, u64)>,
+    /// Two of them, so that two events never share a key; random, so that nobody can aim.
+    hashers: (RandomState, RandomState),
     has_begun: bool,
 }
 
@@ -36,7 +41,7 @@ impl Seen {
         let mut news = Vec::new();
         for deployment in all.iter().filter(|d| !d.is_what_already_ran()) {
             for event in &deployment.timeline {
-                let key = key(event);
+                let key = self.key(event);
                 let is_recent = event.time_ms > now_ms - LATE_MS;
                 let is_new = !self.keys.contains(&key) && !keys.contains(&key);
                 if is_new && (self.has_begun || is_recent) {
@@ -49,13 +54,12 @@ impl Seen {
         self.has_begun = true;
         news
     }
-}
 
-fn key(event: &EventRef) -> u128 {
-    let text = format!("{}\n{}", event.source, event.id);
-    let hash = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    let bytes = hash.as_ref().iter().take(16);
-    bytes.fold(0, |key, byte| key << 8 | u128::from(*byte))
+    fn key(&self, event: &EventRef) -> (u64, u64) {
+        let identity = (&event.source, &event.id);
+        let (first, second) = &self.hashers;
+        (first.hash_one(identity), second.hash_one(identity))
+    }
 }
 
 fn sample(deployment: &Deployment, event: &EventRef, is_recent: bool, now_ms: i64) -> EventSample {

@@ -173,6 +173,7 @@ mod tests {
 
     const OF_THE_PROCESS: &str = "\
 What slogate counts about itself, and what it knows that nobody else does.
+[grafana.md](grafana.md) has dashboards and alert rules made of both.
 
 ## slogate itself
 

@@ -188,6 +188,8 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::status::families::FINDING;
     use crate::status::testing::T0;
@@ -276,5 +278,31 @@ mod tests {
         let report = writer.write(both, Scope::All, T0).unwrap();
         assert_eq!((report.written, report.refused), (1, 1));
         assert!(report.refusal.unwrap().contains("series"));
+    }
+
+    proptest! {
+        /// Whatever came before: what a query sees is what the last round said.
+        #[test]
+        fn what_stands_is_what_the_last_round_said(
+            rounds in prop::collection::vec(
+                (prop::collection::btree_map(0..5u8, 0..3u8, 0..5), any::<bool>()),
+                1..12,
+            ),
+        ) {
+            let store = store();
+            let mut writer = Writer::new(store.clone());
+            for (at_ms, (said, is_all)) in (T0..).step_by(1_000).zip(&rounds) {
+                let samples = said
+                    .iter()
+                    .map(|(kind, value)| sample(&kind.to_string(), f64::from(*value)));
+                let scope = if *is_all { Scope::All } else { Scope::Changed };
+                writer.write(samples.collect(), scope, at_ms).unwrap();
+                for kind in 0..5u8 {
+                    let last = written(&store, &kind.to_string()).pop();
+                    let now = last.and_then(|(_, value)| value);
+                    prop_assert_eq!(now, said.get(&kind).map(|value| f64::from(*value)));
+                }
+            }
+        }
     }
 }
