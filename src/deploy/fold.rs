@@ -290,10 +290,12 @@ impl Fold {
             return;
         };
         match event.kind {
-            EventKind::Started | EventKind::Resumed => attempt.progress(event),
-            EventKind::Step => {
+            EventKind::Started | EventKind::Resumed | EventKind::Step => {
                 attempt.progress(event);
-                attempt.step(event);
+                // A rollout may begin, or go on, right at a step.
+                if let Some(step) = event.step {
+                    attempt.step(step, event.time_ms);
+                }
             }
             EventKind::PartialFailure => {
                 attempt.partial_failures = attempt.partial_failures.saturating_add(1);

@@ -1,7 +1,7 @@
 //! One attempt to ship an artifact, as far as its events have been read.
 
 use super::{OBSERVER, WITNESS_GAP_MS};
-use crate::model::{Artifact, DeploymentId, Event, EventKind, EventRef, Phase, StepChange};
+use crate::model::{Artifact, DeploymentId, Event, EventKind, EventRef, Phase, Step, StepChange};
 
 /// An attempt; other attempts are named by their place in the fold.
 #[derive(Clone, Debug)]
@@ -132,12 +132,8 @@ impl Attempt {
         }
     }
 
-    pub(super) fn step(&mut self, event: &Event) {
-        let step = event.step.unwrap_or_default();
-        self.steps.push(StepChange {
-            at_ms: event.time_ms,
-            step,
-        });
+    pub(super) fn step(&mut self, step: Step, at_ms: i64) {
+        self.steps.push(StepChange { at_ms, step });
         if self.phase.is_active() && step.weight.is_some() {
             self.weight = step.weight;
         }

@@ -23,6 +23,14 @@ fn told(expected: &[(&str, Phase)]) -> Vec<(String, Phase)> {
     expected.iter().map(own).collect()
 }
 
+/// Pipelines say it all in one event where a rollout begins with traffic on the candidate.
+#[test]
+fn a_rollout_may_begin_at_a_step() {
+    let begun = &folded(&[event(Started, "2", 1).weight(25.0)])[0];
+    assert_eq!((begun.weight, begun.steps.len()), (Some(25.0), 1));
+    assert_eq!(begun.steps[0].at_ms, 60_000);
+}
+
 #[test]
 fn a_canary_goes_through_its_life() {
     let all = [
