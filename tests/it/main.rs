@@ -11,6 +11,7 @@
 
 mod architecture;
 mod argo;
+mod dashboards;
 mod demo;
 mod docs;
 mod harness;
