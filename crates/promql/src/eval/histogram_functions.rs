@@ -345,7 +345,8 @@ fn keep_part(bucket: Bucket, cut: f64, keep_below: bool) -> Bucket {
         (bucket.lower >= cut, bucket.upper <= cut)
     };
     // Outside first: nothing lies beyond an infinite cut, not even a bucket that ends there.
-    if outside || bucket.count == 0.0 {
+    // Nothing lies on either side of a NaN.
+    if outside || bucket.count == 0.0 || cut.is_nan() {
         return nothing;
     }
     if inside {

@@ -724,3 +724,26 @@ fn open_custom_buckets_vary_without_bound() {
     assert_eq!(custom(vec![(0, 1.0), (1, 1.0)]), ["{} inf"]);
     assert_eq!(custom(vec![(1, 1.0), (2, 1.0)]), ["{} inf"]);
 }
+
+/// A threshold that can't be computed must not make every count NaN.
+#[test]
+fn nothing_lies_on_either_side_of_a_nan() {
+    let h = Histogram {
+        count: 3.0,
+        sum: 2.0,
+        zero_count: 1.0,
+        positive: slogate_series::Buckets::from_sorted(vec![(0, 2.0)]),
+        ..Histogram::default()
+    };
+    let sample = Sample {
+        t_ms: 0,
+        start_ms: 0,
+        value: Value::Histogram(h.into()),
+    };
+    let labels = labels("h");
+    let samples = vec![sample];
+    let store = [Series { labels, samples }];
+    for query in ["histogram_count(h </ NaN)", "histogram_sum(h >/ NaN)"] {
+        assert_eq!(lines(&store, query, 0), ["{} 0"], "{query}");
+    }
+}
