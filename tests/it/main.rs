@@ -13,6 +13,7 @@ mod architecture;
 mod argo;
 mod dashboards;
 mod demo;
+mod differential;
 mod docs;
 mod harness;
 mod inputs;
