@@ -66,9 +66,10 @@ impl Evaluator<'_> {
         let span = aggregate.expr.unparenthesised().span;
         let mut folds = Folds::new(aggregate.op, grouping.projection(), grid.steps, span);
         stream.run(self, grid, wanted, &mut |ev, row| folds.add(&row, ev))?;
-        if let Some(param_expr) = aggregate.param.as_ref().filter(|_| !folds.is_empty()) {
+        if let Some(param_expr) = &aggregate.param {
+            let span = param_expr.unparenthesised().span;
             for q in extremes_outside(&param, 0.0, 1.0) {
-                note_quantile(&mut self.annotations, q, param_expr.span);
+                note_quantile(&mut self.annotations, q, span);
             }
         }
         folds.finish(&param, self)
@@ -92,7 +93,7 @@ impl Evaluator<'_> {
         check_limits(aggregate.op, &limits)?;
         if aggregate.op == AggregateOp::LimitRatio {
             for ratio in extremes_outside(&limits, -1.0, 1.0) {
-                self.note_ratio(ratio, param.span);
+                self.note_ratio(ratio, param.unparenthesised().span);
             }
             limits
                 .iter_mut()
@@ -280,14 +281,15 @@ fn groups(aggregate: &Aggregate, columns: &[Column]) -> Vec<Group> {
 }
 
 /// The lowest and the highest of `values` where they are not in `min..=max`, and NaN if there
-/// is one: what is worth a warning.
+/// is one: what is worth a warning. Beside NaN nothing but an infinity is lowest or highest.
 fn extremes_outside(values: &[f64], min: f64, max: f64) -> Vec<f64> {
     let lowest = values.iter().copied().fold(f64::INFINITY, f64::min);
     let highest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let nan = values.iter().copied().find(|value| value.is_nan());
+    let counts = |extreme: f64| nan.is_none() || extreme.is_infinite();
     let mut outside: Vec<f64> = nan.into_iter().collect();
-    outside.extend((highest > max).then_some(highest));
-    outside.extend((lowest < min).then_some(lowest));
+    outside.extend((highest > max && counts(highest)).then_some(highest));
+    outside.extend((lowest < min && counts(lowest)).then_some(lowest));
     outside
 }
 

@@ -212,15 +212,26 @@ fn quantile_edge_case(q: f64) -> Option<f64> {
     (q > 1.0).then_some(f64::INFINITY)
 }
 
-/// The share of `total` observations in `(lower, upper]`.
-pub(crate) fn fraction(lower: f64, upper: f64, buckets: &[Bucket], total: f64) -> f64 {
+/// The share of `total` observations in `(lower, upper]`. No bound has more than
+/// `in_buckets_max` below it, whatever the buckets add up to.
+pub(crate) fn fraction(
+    lower: f64,
+    upper: f64,
+    buckets: &[Bucket],
+    in_buckets_max: f64,
+    total: f64,
+) -> f64 {
     if total == 0.0 || lower.is_nan() || upper.is_nan() || total.is_nan() {
         return f64::NAN;
     }
     if lower >= upper {
         return 0.0;
     }
-    (count_below(upper, buckets) - count_below(lower, buckets)) / total
+    let below = |value: f64| match count_below(value, buckets) {
+        count if count > in_buckets_max => in_buckets_max,
+        count => count,
+    };
+    (below(upper) - below(lower)) / total
 }
 
 fn count_below(value: f64, buckets: &[Bucket]) -> f64 {

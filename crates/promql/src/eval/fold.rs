@@ -93,11 +93,6 @@ impl<'n> Folds<'n> {
         }
     }
 
-    /// Whether there was nothing to fold.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.folds.is_empty()
-    }
-
     /// Folds a series into its group.
     pub(crate) fn add(&mut self, row: &Row<'_>, ev: &mut Evaluator<'_>) -> Result<(), EvalError> {
         let slot = self.groups.slot(row.labels);

@@ -7,7 +7,7 @@ use slogate_series::{Buckets, Histogram, Labels, Projection, Value};
 use crate::ast::Span;
 use crate::eval::bucket::{self, Bucket, Cumulative};
 use crate::eval::groups::Groups;
-use crate::eval::text::{decimal, quoted};
+use crate::eval::text::{decimal, quoted, shortest};
 use crate::eval::{Column, EvalError, Evaluator, Grid};
 
 /// The label that carries a classic bucket's upper bound.
@@ -159,17 +159,25 @@ impl Evaluator<'_> {
         match distribution {
             Distribution::Classic(buckets) => {
                 let total = buckets.last().map_or(f64::NAN, |bucket| bucket.count);
-                bucket::fraction(lower, upper, &bucket::classic_parts(buckets), total)
+                bucket::fraction(lower, upper, &bucket::classic_parts(buckets), total, total)
             }
             Distribution::Native(h) => {
-                let buckets = bucket::native(h);
+                let mut buckets = bucket::native(h);
+                // A custom bucket around zero is taken to hold nothing below it.
+                let is_around_zero = |b: &&mut Bucket| b.lower <= 0.0 && b.upper >= 0.0;
+                if h.has_custom_bounds() {
+                    let around_zero = buckets.iter_mut().filter(is_around_zero);
+                    around_zero.for_each(|bucket| bucket.lower = 0.0);
+                }
                 let in_buckets: f64 = buckets.iter().map(|bucket| bucket.count).sum();
-                if h.sum.is_nan() && in_buckets < h.count {
+                let is_range = lower < upper && h.count != 0.0;
+                if is_range && h.sum.is_nan() && in_buckets < h.count {
                     let message = "input to histogram_fraction has NaN observations, which are \
                                    excluded from all fractions";
                     self.annotations.info(span, about(message, name));
                 }
-                bucket::fraction(lower, upper, &buckets, h.count)
+                let in_buckets_max = if h.sum.is_nan() { in_buckets } else { h.count };
+                bucket::fraction(lower, upper, &buckets, in_buckets_max, h.count)
             }
         }
     }
@@ -383,9 +391,9 @@ pub(crate) fn text_of(value: &Value) -> String {
         Value::Float(value) => return decimal(*value),
         Value::Histogram(h) => h,
     };
-    let mut out = format!("{{count:{}, sum:{}", decimal(h.count), decimal(h.sum));
+    let mut out = format!("{{count:{}, sum:{}", shortest(h.count), shortest(h.sum));
     let mut write = |open: char, lower: f64, upper: f64, close: char, count: f64| {
-        let (lower, upper, count) = (decimal(lower), decimal(upper), decimal(count));
+        let (lower, upper, count) = (shortest(lower), shortest(upper), shortest(count));
         // Writing to a String can't fail.
         let _ = write!(out, ", {open}{lower},{upper}{close}:{count}");
     };
@@ -398,7 +406,10 @@ pub(crate) fn text_of(value: &Value) -> String {
     }
     for (index, count) in h.positive.iter().filter(|(_, count)| *count != 0.0) {
         let bucket = one_bucket(h, index, count, false);
-        write('(', bucket.lower, bucket.upper, ']', count);
+        match h.has_custom_bounds() && index <= 0 {
+            true => write('[', f64::NEG_INFINITY, bucket.upper, ']', count),
+            false => write('(', bucket.lower, bucket.upper, ']', count),
+        }
     }
     out.push('}');
     out

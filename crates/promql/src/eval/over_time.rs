@@ -88,7 +88,7 @@ pub(crate) fn max(points: &[FloatPoint]) -> f64 {
     extreme(points, |value, best| value > best).value
 }
 
-/// The best of at least one point, the earliest of equals; any number beats NaN.
+/// The best of at least one point; anything that comes after a NaN beats it.
 pub(crate) fn extreme(points: &[FloatPoint], better: impl Fn(f64, f64) -> bool) -> FloatPoint {
     let nothing = FloatPoint {
         start_ms: 0,
@@ -97,7 +97,7 @@ pub(crate) fn extreme(points: &[FloatPoint], better: impl Fn(f64, f64) -> bool) 
     };
     let start = points.first().copied().unwrap_or(nothing);
     points.iter().fold(start, |best, point| {
-        let wins = better(point.value, best.value) || best.value.is_nan() && !point.value.is_nan();
+        let wins = better(point.value, best.value) || best.value.is_nan();
         if wins { *point } else { best }
     })
 }

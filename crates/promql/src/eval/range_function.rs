@@ -141,16 +141,14 @@ impl RangeFunction {
             Compute::Resets => rate::resets(window, self.uses_start).map(Value::Float),
             Compute::Between => select::between(window, span, notes),
             Compute::Line => {
+                over_time::note_ignored(window, span, notes);
                 if window.floats.len() < 2 {
                     return None;
                 }
-                over_time::note_ignored(window, span, notes);
                 line_value(self.name, window, self.scalar(0, step))
             }
             Compute::Smoothed => {
-                if window.floats.len() >= 2 {
-                    over_time::note_ignored(window, span, notes);
-                }
+                over_time::note_ignored(window, span, notes);
                 let (smoothing, trend) = (self.scalar(0, step), self.scalar(1, step));
                 regression::double_exponential(window.floats, smoothing, trend).map(Value::Float)
             }

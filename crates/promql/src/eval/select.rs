@@ -188,6 +188,8 @@ fn is_step_invariant(expr: &Expr) -> bool {
         ExprKind::Matrix(matrix) => matrix.selector.at.is_some(),
         ExprKind::Subquery(subquery) => subquery.at.is_some(),
         ExprKind::Call(Call { function, .. }) if FOLLOW_THE_STEP.contains(&function.name) => false,
+        // As in Prometheus, whatever its parameter is: that is taken at the first step then.
+        ExprKind::Aggregate(aggregate) => is_step_invariant(&aggregate.expr),
         _ => expr.children().into_iter().all(is_step_invariant),
     }
 }

@@ -291,14 +291,20 @@ impl<'e> Evaluator<'e> {
             scalars.push(self.eval_scalar(other, grid)?);
         }
         check_extension(arg, name)?;
-        // Whether a series is there at all is the same question for both.
+        // Whether a series is there at all is the same question for both. This one keeps names:
+        // two series that differ in theirs are no clash where nothing of them is left.
         let function = if name == "absent_over_time" {
-            "present_over_time"
+            "last_over_time"
         } else {
             name
         };
-        // Whatever is said of the call is said of its first argument.
-        let span = call.args.first().unwrap_or(arg).unparenthesised().span;
+        // Whatever is said of the call is said of its first argument; of a subquery Prometheus
+        // has lost the place by then, and names the start of the query.
+        let first = call.args.first().unwrap_or(arg).unparenthesised();
+        let span = match first.kind {
+            ExprKind::Subquery(_) => Span::default(),
+            _ => first.span,
+        };
         let function = RangeFunction::new(function, scalars, span, self.engine)?;
         self.windows(arg, grid, function).map(Some)
     }

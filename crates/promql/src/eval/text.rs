@@ -15,7 +15,7 @@ pub(crate) fn shortest(value: f64) -> String {
     if !value.is_finite() || value == 0.0 {
         return decimal(value);
     }
-    exponent_where(&format!("{value:e}"), 21)
+    exponent_where(&format!("{value:e}"), 6)
 }
 
 /// At most two digits: Go's `%.2g`.
@@ -46,11 +46,11 @@ fn exponent_where(scientific: &str, limit: i32) -> String {
 
 /// A quantile as a label value, as OpenMetrics writes floats: whole numbers keep a decimal.
 pub(crate) fn quantile_label(q: f64) -> String {
-    if q.is_finite() && q.fract() == 0.0 && q.abs() < 1e21 {
-        format!("{q:.1}")
-    } else {
-        shortest(q)
+    let mut text = shortest(q);
+    if q.is_finite() && !text.contains(['.', 'e']) {
+        text.push_str(".0");
     }
+    text
 }
 
 /// A text in double quotes with Go's escapes.
@@ -111,23 +111,16 @@ mod tests {
 
     #[test]
     fn numbers_print_as_in_go() {
-        let shortest: Vec<_> = [0.5, 1e20, 1e21, 1.5e-5, 0.0001, -2e300, f64::NAN, -0.0]
-            .map(shortest)
-            .to_vec();
+        let numbers = [0.5, 123456.0, 1e6, 1.5e-5, 0.0001, -2e300, f64::NAN, -0.0];
         let wanted = [
-            "0.5",
-            "100000000000000000000",
-            "1e+21",
-            "1.5e-05",
-            "0.0001",
-            "-2e+300",
+            "0.5", "123456", "1e+06", "1.5e-05", "0.0001", "-2e+300", "NaN", "-0",
         ];
-        assert_eq!(shortest[..6], wanted);
-        assert_eq!(shortest[6..], ["NaN", "-0"]);
+        assert_eq!(numbers.map(shortest), wanted);
         let two = [0.123, 99.4, 120.0, 1.0, 0.00001].map(two_digits);
         assert_eq!(two, ["0.12", "99", "1.2e+02", "1", "1e-05"]);
         assert_eq!(decimal(1e21), "1000000000000000000000");
         assert_eq!(decimal(f64::INFINITY), "+Inf");
-        assert_eq!([1.0, 0.5].map(quantile_label), ["1.0", "0.5"]);
+        let labels = [1.0, 0.5, 2e6, f64::INFINITY].map(quantile_label);
+        assert_eq!(labels, ["1.0", "0.5", "2e+06", "+Inf"]);
     }
 }
