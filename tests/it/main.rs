@@ -21,5 +21,6 @@ mod lifecycle;
 mod peers;
 mod prometheus;
 mod remote_write;
+mod status;
 mod traffic;
 mod verdicts;
