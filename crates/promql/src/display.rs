@@ -5,9 +5,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use slogate_series::Matcher;
+
 use crate::ast::{
     Aggregate, AtModifier, Binary, Cardinality, Expr, ExprKind, Extension, NumberLiteral,
-    StringLiteral, VectorMatching, VectorSelector,
+    StringLiteral, Subquery, VectorMatching, VectorSelector,
 };
 use crate::duration::{DurationExpr, DurationKind};
 use crate::literal::{format_duration, is_plain_label_name, is_plain_metric_name};
@@ -31,13 +33,8 @@ impl fmt::Display for Expr {
                 offset_modifier(f, selector.offset.as_ref())
             }
             ExprKind::Subquery(subquery) => {
-                write!(f, "{}[{}:", subquery.expr, subquery.range)?;
-                if let Some(step) = &subquery.step {
-                    write!(f, "{step}")?;
-                }
-                f.write_str("]")?;
-                at_modifier(f, subquery.at)?;
-                offset_modifier(f, subquery.offset.as_ref())
+                write!(f, "{}", subquery.expr)?;
+                subquery_range(f, subquery)
             }
             ExprKind::Unary(unary) => {
                 write!(
@@ -108,23 +105,16 @@ impl fmt::Display for VectorSelector {
         if self.matchers.is_empty() && quoted.is_none() && plain.is_some() {
             return Ok(());
         }
-        f.write_str("{")?;
-        if let Some(name) = quoted {
-            write!(f, "{}", Quoted(name))?;
-        }
-        for (at, matcher) in self.matchers.iter().map(|m| &m.matcher).enumerate() {
-            if at > 0 || quoted.is_some() {
-                f.write_str(", ")?;
-            }
-            let op = matcher.op().as_str();
-            write!(
-                f,
-                "{}{op}{}",
-                LabelName(matcher.name()),
-                Quoted(matcher.value())
-            )?;
-        }
-        f.write_str("}")
+        let text = |matcher: &Matcher| {
+            let (name, op) = (LabelName(matcher.name()), matcher.op().as_str());
+            format!("{name}{op}{}", Quoted(matcher.value()))
+        };
+        let mut parts: Vec<String> = self.matchers.iter().map(|m| text(&m.matcher)).collect();
+        // As Prometheus does, so that the order in which they were written makes no difference.
+        parts.sort_unstable();
+        let name = quoted.map(|name| Quoted(name).to_string());
+        let parts: Vec<String> = name.into_iter().chain(parts).collect();
+        write!(f, "{{{}}}", parts.join(","))
     }
 }
 
@@ -171,14 +161,32 @@ fn offset_modifier(f: &mut fmt::Formatter<'_>, offset: Option<&DurationExpr>) ->
 }
 
 fn binary_expression(f: &mut fmt::Formatter<'_>, binary: &Binary) -> fmt::Result {
-    write!(f, "{} {}", binary.lhs, binary.op.as_str())?;
+    write!(f, "{} ", binary.lhs)?;
+    operator(f, binary)?;
+    write!(f, " {}", binary.rhs)
+}
+
+/// What stands between the two sides.
+pub(crate) fn operator(f: &mut fmt::Formatter<'_>, binary: &Binary) -> fmt::Result {
+    f.write_str(binary.op.as_str())?;
     if binary.return_bool {
         f.write_str(" bool")?;
     }
-    if let Some(matching) = &binary.matching {
-        vector_matching(f, matching)?;
+    match &binary.matching {
+        Some(matching) => vector_matching(f, matching),
+        None => Ok(()),
     }
-    write!(f, " {}", binary.rhs)
+}
+
+/// What stands after a subquery's expression.
+pub(crate) fn subquery_range(f: &mut fmt::Formatter<'_>, subquery: &Subquery) -> fmt::Result {
+    write!(f, "[{}:", subquery.range)?;
+    if let Some(step) = &subquery.step {
+        write!(f, "{step}")?;
+    }
+    f.write_str("]")?;
+    at_modifier(f, subquery.at)?;
+    offset_modifier(f, subquery.offset.as_ref())
 }
 
 fn vector_matching(f: &mut fmt::Formatter<'_>, matching: &VectorMatching) -> fmt::Result {
@@ -210,6 +218,16 @@ fn vector_matching(f: &mut fmt::Formatter<'_>, matching: &VectorMatching) -> fmt
 }
 
 fn aggregation(f: &mut fmt::Formatter<'_>, aggregate: &Aggregate) -> fmt::Result {
+    aggregation_head(f, aggregate)?;
+    f.write_str("(")?;
+    if let Some(param) = &aggregate.param {
+        write!(f, "{param}, ")?;
+    }
+    write!(f, "{})", aggregate.expr)
+}
+
+/// What stands before an aggregation's parenthesis.
+pub(crate) fn aggregation_head(f: &mut fmt::Formatter<'_>, aggregate: &Aggregate) -> fmt::Result {
     f.write_str(aggregate.op.as_str())?;
     if aggregate.without || !aggregate.grouping.is_empty() {
         f.write_str(if aggregate.without {
@@ -220,11 +238,7 @@ fn aggregation(f: &mut fmt::Formatter<'_>, aggregate: &Aggregate) -> fmt::Result
         label_list(f, &aggregate.grouping)?;
         f.write_str(" ")?;
     }
-    f.write_str("(")?;
-    if let Some(param) = &aggregate.param {
-        write!(f, "{param}, ")?;
-    }
-    write!(f, "{})", aggregate.expr)
+    Ok(())
 }
 
 fn label_list(f: &mut fmt::Formatter<'_>, labels: &[Arc<str>]) -> fmt::Result {

@@ -55,6 +55,7 @@ mod interrupt;
 mod lexer;
 mod literal;
 mod parser;
+mod pretty;
 mod queryable;
 
 pub use ast::{Expr, Span, ValueType};

@@ -115,7 +115,7 @@ fn keywords_can_name_metrics_and_labels() {
 
 #[test]
 fn names_in_quotes_may_hold_anything() {
-    let source = r#"{"http.requests", "zone id"=~"eu.*", x="y"}"#;
+    let source = r#"{"http.requests","zone id"=~"eu.*",x="y"}"#;
     assert_eq!(printed(source), source);
     assert_eq!(printed(r#"{"up"}"#), "up");
     assert_eq!(
