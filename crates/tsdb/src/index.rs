@@ -157,6 +157,17 @@ impl Index {
         union(accepted.map(|(_, postings)| postings))
     }
 
+    /// Every label.
+    pub(crate) fn names(&self) -> impl Iterator<Item = Symbol> {
+        self.names.keys().copied()
+    }
+
+    /// Every value of a label, with the number of series that carry it.
+    pub(crate) fn values(&self, name: Symbol) -> impl Iterator<Item = (Symbol, usize)> {
+        let values = self.names.get(&name).into_iter().flatten();
+        values.map(|(value, postings)| (*value, postings.len()))
+    }
+
     /// How many label pairs all series have together.
     pub(crate) fn entries(&self) -> usize {
         self.entries

@@ -26,7 +26,7 @@
 //!
 //! # How the code is laid out
 //! - `store`: the [`Store`]; `store/restore` opens its directory, `store/append` takes rows
-//!   in, `store/query` reads.
+//!   in, `store/query` reads, `store/cardinality` counts where series come from.
 //! - `retention`: maintenance: what happens to data as it ages.
 //! - `shard`: series with their symbols and index, under one lock; there are 16 by label hash.
 //!   `symbols` interns strings, `index` answers matchers.
@@ -64,4 +64,4 @@ pub use rows::{
     AppendReport, Batch, ExemplarRow, FloatRow, HistogramRow, Refusal, Refused, RefusedRow,
     SeriesRef,
 };
-pub use store::{AppendError, Read, SeriesError, Stats, Store};
+pub use store::{AppendError, Cardinality, Ranking, Read, SeriesError, Stats, Store};

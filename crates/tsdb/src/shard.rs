@@ -144,6 +144,16 @@ impl Shard {
         }
     }
 
+    /// Every label.
+    pub(crate) fn label_names(&self) -> impl Iterator<Item = Symbol> {
+        self.index.names()
+    }
+
+    /// Every value of a label, with the number of series that carry it.
+    pub(crate) fn label_values(&self, name: Symbol) -> impl Iterator<Item = (Symbol, usize)> {
+        self.index.values(name)
+    }
+
     /// The number of series.
     pub(crate) fn len(&self) -> usize {
         self.by_labels.len()

@@ -10,6 +10,7 @@
 //! the batch again is right: rows that memory has are accepted and written all the same.
 
 mod append;
+mod cardinality;
 mod query;
 mod restore;
 
@@ -32,6 +33,7 @@ use crate::options::{OpenError, Options};
 use crate::rows::{AppendReport, Batch, Refused, SHARDS, SeriesRef};
 use crate::shard::Shard;
 use append::Appending;
+pub use cardinality::{Cardinality, Ranking};
 use restore::{Replaying, lock};
 
 /// The most labels of a series.
