@@ -61,12 +61,16 @@ pub struct Config {
     pub source: SourceSettings,
     /// Queries of the embedded store.
     pub query: QuerySettings,
+    /// The origins whose pages may read the Prometheus API, as a regular expression.
+    pub query_cors_origin: String,
     /// The log.
     pub log: LogSettings,
     /// Our own traces and metrics out; `None` for nowhere.
     pub telemetry: Option<TelemetrySettings>,
     /// Limits on what comes in.
     pub limits: LimitSettings,
+    /// All of these as a YAML text, without secrets.
+    pub shown: String,
 }
 
 /// Where to listen.
@@ -193,9 +197,10 @@ impl Config {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let concurrency = cores.max(2).saturating_mul(2);
         values.set_default("query.concurrency", Value::Count(concurrency as u64));
-        let (config, more) = Config::from_values(&values);
+        let (mut config, more) = Config::from_values(&values);
         mistakes.extend(more);
         if mistakes.is_empty() {
+            config.shown = values.shown();
             Ok((config, values))
         } else {
             Err(Mistakes(mistakes))
@@ -235,6 +240,7 @@ impl Config {
                 samples_max: reader.count("query.samplesMax"),
                 lookback_ms: reader.duration_ms("query.lookback"),
             },
+            query_cors_origin: reader.regex("query.corsOrigin"),
             log: LogSettings {
                 json: reader.text("log.format").as_deref() == Some("json"),
                 filter: reader.text("log.filter").unwrap_or_default(),
@@ -257,6 +263,7 @@ impl Config {
                 streams: reader.count("limits.streams"),
                 drain_ms: reader.duration_ms("limits.drain"),
             },
+            shown: String::new(),
         };
         (config, reader.mistakes)
     }
@@ -388,6 +395,15 @@ impl Reader<'_> {
             Some((Value::Paths(paths), _)) => paths.clone(),
             _ => Vec::new(),
         }
+    }
+
+    fn regex(&mut self, key: &str) -> String {
+        let pattern = self.text(key).unwrap_or_default();
+        if let Err(error) = slogate_series::matcher::compile(&pattern) {
+            let help = "write an RE2 expression for the whole origin, for example https://.*";
+            self.mistake(key, format!("{key}: {error}"), help);
+        }
+        pattern
     }
 
     fn text(&self, key: &str) -> Option<String> {

@@ -7,8 +7,8 @@ use super::flags::SettingFlags;
 use super::output::{self, Output, OutputArgs};
 use crate::config::Values;
 use crate::config::reference;
-use crate::config::table::{SETTINGS, Setting};
-use crate::config::value::{Kind, Value, without_credentials};
+use crate::config::table::SETTINGS;
+use crate::config::value::Kind;
 
 /// Print the effective settings and where each value came from
 ///
@@ -61,7 +61,7 @@ fn text(values: &Values) -> String {
         .iter()
         .map(|setting| match values.get(setting.key) {
             Some((value, origin)) => (
-                format!("{}: {}", setting.key, shown(setting, value)),
+                format!("{}: {}", setting.key, setting.shown(value)),
                 origin.to_string(),
             ),
             None => (format!("{}:", setting.key), "not set".to_owned()),
@@ -78,14 +78,6 @@ fn text(values: &Values) -> String {
         .collect()
 }
 
-/// A value as it may be printed: a URL without the password that may be in it.
-fn shown(setting: &Setting, value: &Value) -> String {
-    match setting.kind {
-        Kind::Url => without_credentials(&value.to_string()),
-        _ => value.to_string(),
-    }
-}
-
 /// `{"settings": [{"key", "value", "origin"}], "warnings": […]}`.
 fn json_of(values: &Values) -> serde_json::Value {
     let settings: Vec<serde_json::Value> = SETTINGS
@@ -94,7 +86,7 @@ fn json_of(values: &Values) -> serde_json::Value {
             Some((value, origin)) => json!({
                 "key": setting.key,
                 "value": match setting.kind {
-                    Kind::Url => shown(setting, value).into(),
+                    Kind::Url => setting.shown(value).into(),
                     _ => value.to_json(),
                 },
                 "origin": origin.to_string(),

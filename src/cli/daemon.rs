@@ -22,7 +22,8 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, DataDir, DataDirError, LimitSettings, Ports, SourceSettings};
+use crate::config::value::Value;
+use crate::config::{Config, DataDir, DataDirError, Ports, SourceSettings};
 use crate::deploy::{Deployments, DeploymentsOptions};
 use crate::ingest::{Ingest, IngestError, IngestOptions};
 use crate::judge::{Watcher, WatcherOptions, WatcherParts};
@@ -35,7 +36,7 @@ use crate::server::collect;
 use crate::server::limits::{BodyLimits, Budget};
 use crate::server::listener::{ListenError, ListenOptions, Listener};
 use crate::server::otlp::{self, Otlp};
-use crate::server::prometheus::Prometheus;
+use crate::server::prometheus::{Origins, Prometheus};
 use crate::server::remote_write::RemoteWrite;
 use crate::sli::Slis;
 use crate::source::{EmbeddedSource, MetricSource, PrometheusSource, PrometheusSourceError};
@@ -174,7 +175,7 @@ impl Daemon {
         let (stop_listening, stop_working) = (CancellationToken::new(), CancellationToken::new());
         let (say_died, died) = mpsc::channel(8);
         let workers = workers::start(config, &rooms, &stop_working, &say_died);
-        let listeners = listeners.serve(&config.limits, &rooms, &stop_listening, &say_died);
+        let listeners = listeners.serve(config, &rooms, &stop_listening, &say_died);
         dir.write_ports(&ports)?;
         let drain_ms = u64::try_from(config.limits.drain_ms).unwrap_or(0);
         Ok(Daemon {
@@ -441,11 +442,12 @@ impl Listeners {
     /// Answers on all three until `stop`, then drains.
     fn serve(
         self,
-        limits: &LimitSettings,
+        config: &Config,
         rooms: &Rooms,
         stop: &CancellationToken,
         say_died: &mpsc::Sender<String>,
     ) -> TaskTracker {
+        let limits = &config.limits;
         let budget = Budget::new(limits.in_flight_bytes);
         collect::budget(&rooms.registry, &budget);
         let deadline = millis(limits.body_timeout_ms);
@@ -475,7 +477,7 @@ impl Listeners {
             ledger: rooms.ledger.clone(),
             watcher: rooms.watcher.clone(),
             slis: rooms.slis.clone(),
-            prometheus: Prometheus::new(rooms.store.clone(), rooms.embedded.clone()),
+            prometheus: prometheus(config, rooms),
             registry: rooms.registry.clone(),
             heartbeats: rooms.heartbeats.clone(),
             clock: rooms.clock.clone(),
@@ -507,6 +509,16 @@ impl Listeners {
         }
         tracker
     }
+}
+
+fn prometheus(config: &Config, rooms: &Rooms) -> Prometheus {
+    let (store, source) = (rooms.store.clone(), rooms.embedded.clone());
+    let retention = Value::Duration(config.store.retention_ms).to_string();
+    // That it is an expression was checked when it was read.
+    let origins = Origins::matching(&config.query_cors_origin).unwrap_or_default();
+    Prometheus::new(store, source, rooms.clock.now_ms())
+        .with_origins(origins)
+        .with_settings(config.shown.clone(), retention)
 }
 
 fn millis(ms: i64) -> Duration {

@@ -6,7 +6,7 @@
 //! environment variable counts as not set, because shells and manifests leave them behind.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 
 use super::file::{Leaf, LeafValue, SettingsFile};
@@ -183,6 +183,20 @@ impl Values {
     /// The value of `key` and where it came from; `None` where nothing sets it.
     pub fn get(&self, key: &str) -> Option<(&Value, &Origin)> {
         self.values.get(key).map(|(value, origin)| (value, origin))
+    }
+
+    /// Every setting that has a value as a line of YAML, without secrets and without the
+    /// passwords that stand in URLs.
+    pub fn shown(&self) -> String {
+        let mut text = String::new();
+        for setting in SETTINGS {
+            if let Some((value, _)) = self.get(setting.key) {
+                let shown = setting.shown(value);
+                // Writing to a string can't fail.
+                let _ = writeln!(text, "{}: {shown:?}", setting.key);
+            }
+        }
+        text
     }
 
     /// Fills a setting whose default is not a constant.

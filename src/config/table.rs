@@ -4,7 +4,7 @@
 //! keys, the environment's names, the flags, `slogate config` and docs/configuration.md are
 //! all read from the table, so they can't disagree.
 
-use super::value::Kind;
+use super::value::{Kind, Value, without_credentials};
 
 /// One setting: how it is called, what it takes, what it is without being set.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +21,16 @@ pub struct Setting {
     pub default: Option<&'static str>,
     /// What it is for, in a sentence or two.
     pub doc: &'static str,
+}
+
+impl Setting {
+    /// A value of it as it may be printed: a URL without the password that may be in it.
+    pub fn shown(&self, value: &Value) -> String {
+        match self.kind {
+            Kind::Url => without_credentials(&value.to_string()),
+            _ => value.to_string(),
+        }
+    }
 }
 
 const SECOND_MS: i64 = 1000;
@@ -348,6 +358,16 @@ pub const SETTINGS: &[Setting] = &[
         doc: "How old a sample may be and still be a series' current value.",
     },
     Setting {
+        key: "query.corsOrigin",
+        env: "SLOGATE_QUERY_CORS_ORIGIN",
+        flag: "query-cors-origin",
+        kind: Kind::Text,
+        default: Some(r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"),
+        doc: "The origins whose web pages may read the Prometheus API in a browser, as a regular \
+              expression for the whole origin. `.*` is every origin, as in Prometheus; `none` is \
+              none.",
+    },
+    Setting {
         key: "log.format",
         env: "SLOGATE_LOG_FORMAT",
         flag: "log-format",
@@ -475,7 +495,6 @@ pub fn by_env(name: &str) -> Option<&'static Setting> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::value::Value;
 
     /// `listen.otlpGrpc` as words: `listen`, `otlp`, `grpc`.
     fn words(key: &str) -> Vec<String> {

@@ -156,7 +156,11 @@ async fn openapi() -> Response {
         .into_response()
 }
 
-async fn not_allowed(path: Option<MatchedPath>, request: Request) -> Response {
+async fn not_allowed(
+    State(app): State<Arc<App>>,
+    path: Option<MatchedPath>,
+    request: Request,
+) -> Response {
     let path = path.as_ref().map_or("", MatchedPath::as_str);
     let has = |method| routes().any(|route| route == (method, path));
     let allow = match (has("GET"), has("POST")) {
@@ -165,14 +169,14 @@ async fn not_allowed(path: Option<MatchedPath>, request: Request) -> Response {
         _ => "GET, HEAD",
     };
     if prometheus::is_ours(request.uri()) {
-        return prometheus::not_allowed(request.method(), allow);
+        return prometheus::not_allowed(&app, &request, allow);
     }
     ApiError::method_not_allowed(allow).into_response()
 }
 
-async fn unknown(request: Request) -> Response {
+async fn unknown(State(app): State<Arc<App>>, request: Request) -> Response {
     if prometheus::is_ours(request.uri()) {
-        return prometheus::unknown(request.method());
+        return prometheus::unknown(&app, &request);
     }
     let path: String = request.uri().path().chars().take(200).collect();
     ApiError::unknown_path(format!("{path} is not served; GET / lists what is")).into_response()

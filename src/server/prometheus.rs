@@ -13,13 +13,17 @@
 //!   server has not. `/api/v1/status/flags` is unknown on purpose: a server that has it is
 //!   taken for a Thanos.
 //! - While the daemon starts and while it stops, every path answers 503.
+//! - Which web pages may read is a setting ([`Origins`]); by default those of this machine.
 
 mod answer;
+mod cors;
 mod error;
 mod json;
 mod params;
 mod query;
+pub mod rules;
 mod series;
+mod status;
 
 use std::sync::Arc;
 
@@ -28,13 +32,17 @@ use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use http::header::VARY;
-use http::{HeaderValue, Method, StatusCode, Uri};
+use http::header::ORIGIN;
+use http::{Method, StatusCode, Uri};
 use slogate_tsdb::Store;
 use tokio::sync::Semaphore;
 
 use crate::server::api::App;
 use crate::source::EmbeddedSource;
+
+pub use cors::Origins;
+use rules::RuleSource;
+pub use status::PROMETHEUS_VERSION;
 
 /// What the handlers of this API ask besides what all handlers share.
 pub struct Prometheus {
@@ -42,16 +50,47 @@ pub struct Prometheus {
     store: Arc<Store>,
     /// Look-ups of series that may run at once.
     lookups: Arc<Semaphore>,
+    rules: RuleSource,
+    /// Whose pages may read this API.
+    origins: Origins,
+    /// The settings in force, as text.
+    settings: String,
+    /// How long samples are kept, as text.
+    retention: String,
+    started_ms: i64,
 }
 
 impl Prometheus {
     /// Answers from `store`, and queries through `source`, which is on the same store.
-    pub fn new(store: Arc<Store>, source: EmbeddedSource) -> Self {
+    pub fn new(store: Arc<Store>, source: EmbeddedSource, now_ms: i64) -> Self {
         Prometheus {
             source,
             store,
             lookups: Arc::new(Semaphore::new(series::LOOKUPS_MAX)),
+            rules: Arc::new(Vec::new),
+            origins: Origins::default(),
+            settings: String::new(),
+            retention: String::new(),
+            started_ms: now_ms,
         }
+    }
+
+    /// Lists these rules too.
+    pub fn with_rules(mut self, rules: RuleSource) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    /// Lets pages of these origins read.
+    pub fn with_origins(mut self, origins: Origins) -> Self {
+        self.origins = origins;
+        self
+    }
+
+    /// Shows these settings, and how long samples are kept; both without secrets.
+    pub fn with_settings(mut self, settings: String, retention: String) -> Self {
+        (self.settings, self.retention) = (settings, retention);
+        self
     }
 }
 
@@ -71,6 +110,20 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("POST", "/api/v1/series"),
     ("GET", "/api/v1/metadata"),
     ("POST", "/api/v1/metadata"),
+    ("GET", "/api/v1/format_query"),
+    ("POST", "/api/v1/format_query"),
+    ("GET", "/api/v1/rules"),
+    ("POST", "/api/v1/rules"),
+    ("GET", "/api/v1/alerts"),
+    ("POST", "/api/v1/alerts"),
+    ("GET", "/api/v1/status/buildinfo"),
+    ("POST", "/api/v1/status/buildinfo"),
+    ("GET", "/api/v1/status/runtimeinfo"),
+    ("POST", "/api/v1/status/runtimeinfo"),
+    ("GET", "/api/v1/status/config"),
+    ("POST", "/api/v1/status/config"),
+    ("GET", "/api/v1/status/tsdb"),
+    ("POST", "/api/v1/status/tsdb"),
 ];
 
 /// GET and POST to one handler.
@@ -90,17 +143,29 @@ pub(super) fn router(app: &Arc<App>) -> Router<Arc<App>> {
         .route("/api/v1/label/{name}/values", read!(series::label_values))
         .route("/api/v1/series", read!(series::series))
         .route("/api/v1/metadata", read!(series::metadata))
-        .layer(from_fn_with_state(app.clone(), when_ready))
+        .route("/api/v1/format_query", read!(status::format_query))
+        .route("/api/v1/rules", read!(rules::rules))
+        .route("/api/v1/alerts", read!(rules::alerts))
+        .route("/api/v1/status/buildinfo", read!(status::build_info))
+        .route("/api/v1/status/runtimeinfo", read!(status::runtime_info))
+        .route("/api/v1/status/config", read!(status::config))
+        .route("/api/v1/status/tsdb", read!(status::tsdb))
+        .layer(from_fn_with_state(app.clone(), frame))
 }
 
-/// Answers 503 until every worker has begun and from when the daemon stops. A worker that is
-/// late later on is no reason: the series are there, and dashboards are needed then.
-async fn when_ready(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+/// Answers 503 until every worker has begun and from when the daemon stops, and says to browsers
+/// whose pages may read. A worker that is late later on is no reason for 503: the series are
+/// there, and dashboards are needed then.
+async fn frame(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let origin = request.headers().get(ORIGIN).cloned();
     let is_stopping = app.stop.is_cancelled();
-    if is_stopping || !app.heartbeats.starting(app.clock.now_ms()).is_empty() {
-        return error::not_ready(is_stopping);
-    }
-    next.run(request).await
+    let mut response = if is_stopping || !app.heartbeats.starting(app.clock.now_ms()).is_empty() {
+        error::not_ready(is_stopping)
+    } else {
+        next.run(request).await
+    };
+    app.prometheus.origins.mark(origin, response.headers_mut());
+    response
 }
 
 /// Whether a request to this route only reads: all of this API's do, posts included.
@@ -118,24 +183,25 @@ pub(super) fn is_ours(uri: &Uri) -> bool {
 }
 
 /// The answer to a path below ours that is not served.
-pub(super) fn unknown(method: &Method) -> Response {
-    match *method {
-        Method::OPTIONS => options(),
+pub(super) fn unknown(app: &App, request: &Request) -> Response {
+    match *request.method() {
+        Method::OPTIONS => options(app, request),
         _ => error::not_found(),
     }
 }
 
 /// The answer to a method that a path of ours does not have.
-pub(super) fn not_allowed(method: &Method, allow: &'static str) -> Response {
-    match *method {
-        Method::OPTIONS => options(),
+pub(super) fn not_allowed(app: &App, request: &Request, allow: &'static str) -> Response {
+    match *request.method() {
+        Method::OPTIONS => options(app, request),
         _ => error::method_not_allowed(allow),
     }
 }
 
-fn options() -> Response {
+/// What a browser asks before it lets a page read.
+fn options(app: &App, request: &Request) -> Response {
     let mut response = StatusCode::NO_CONTENT.into_response();
-    let origin = HeaderValue::from_static("Origin");
-    response.headers_mut().insert(VARY, origin);
+    let origin = request.headers().get(ORIGIN).cloned();
+    app.prometheus.origins.mark(origin, response.headers_mut());
     response
 }

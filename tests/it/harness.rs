@@ -189,6 +189,20 @@ async fn send(request: reqwest::RequestBuilder) -> Result<Reply, reqwest::Error>
     })
 }
 
+/// One exchange with any server, as it is: an answer that comes compressed stays so.
+pub(crate) fn exchange(url: &str, method: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Reply {
+    let sent = block_on(async {
+        let client = reqwest::Client::builder().no_gzip().build()?;
+        let method = method.parse().expect("a method");
+        let mut request = client.request(method, url).body(body);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        send(request).await
+    });
+    sent.unwrap_or_else(|error| panic!("{method} {url}: {error:?}"))
+}
+
 impl Daemon {
     pub(crate) fn api(&self, path: &str) -> String {
         format!("http://{}{path}", self.ports.api)

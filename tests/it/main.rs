@@ -20,6 +20,7 @@ mod inputs;
 mod lifecycle;
 mod peers;
 mod prometheus;
+mod prometheus_api;
 mod remote_write;
 mod status;
 mod traffic;

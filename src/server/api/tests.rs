@@ -121,7 +121,7 @@ async fn house() -> House {
         ledger,
         watcher: watcher.await,
         slis: Arc::new(slis),
-        prometheus: Prometheus::new(store, embedded),
+        prometheus: Prometheus::new(store, embedded, NOW_MS),
         registry: Registry::new(),
         heartbeats: Heartbeats::new(),
         clock: Arc::new(clock.clone()),

@@ -113,6 +113,15 @@ pub(super) fn time(out: &mut Vec<u8>, t_ms: i64) {
     }
 }
 
+/// A time as RFC 3339, in quotes; 0 is "never", as Go writes that.
+pub(super) fn date(out: &mut Vec<u8>, t_ms: i64) {
+    let time = jiff::Timestamp::from_millisecond(t_ms);
+    match time {
+        Ok(time) if t_ms != 0 => text(out, &time.to_string()),
+        _ => text(out, "0001-01-01T00:00:00Z"),
+    }
+}
+
 /// A time as scalars and texts have it: without trailing zeros.
 fn short_time(out: &mut Vec<u8>, t_ms: i64) {
     time(out, t_ms);

@@ -64,6 +64,14 @@ impl Form {
         Ok(form)
     }
 
+    /// The parameters of an encoded text.
+    #[cfg(test)]
+    pub(super) fn of(encoded: &str) -> Form {
+        let mut form = Form::default();
+        form.extend(encoded.as_bytes()).unwrap();
+        form
+    }
+
     fn extend(&mut self, encoded: &[u8]) -> Result<(), Failure> {
         for (name, value) in form_urlencoded::parse(encoded) {
             if self.0.len() >= PARAMETERS_MAX {
@@ -334,9 +342,7 @@ mod tests {
     use super::*;
 
     fn form(encoded: &str) -> Form {
-        let mut form = Form::default();
-        form.extend(encoded.as_bytes()).unwrap();
-        form
+        Form::of(encoded)
     }
 
     fn instant(encoded: &str) -> Result<InstantRequest, String> {

@@ -80,7 +80,7 @@ impl Selection {
 }
 
 /// Answers with what `find` makes of the store, when its turn comes.
-async fn look_up<F>(app: &App, coding: Coding, find: F) -> Result<Response, Failure>
+pub(super) async fn look_up<F>(app: &App, coding: Coding, find: F) -> Result<Response, Failure>
 where
     F: FnOnce(&Store) -> Vec<u8> + Send + 'static,
 {
