@@ -160,7 +160,7 @@ fn value(out: &mut Vec<u8>, value: QueryValue, at_ms: i64) {
         QueryValue::Vector(elements) => {
             json::raw(out, "\"vector\",\"result\":");
             json::list(out, elements, |out, element| {
-                vector_element(out, &element, at_ms)
+                vector_element(out, &element, at_ms);
             });
         }
         QueryValue::Matrix(series) => {

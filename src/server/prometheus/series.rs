@@ -302,7 +302,7 @@ mod tests {
         let expr = slogate_promql::parse("sum(rate(a[5m])) / on() (b{c=\"d\"} or vector(1))");
         let mut found = Vec::new();
         collect_selectors(&expr.unwrap(), &mut found);
-        let names: Vec<_> = found.iter().map(|matchers| matchers.len()).collect();
+        let names: Vec<_> = found.iter().map(Vec::len).collect();
         assert_eq!(names, [1, 2]);
         found.clear();
         collect_selectors(&slogate_promql::parse("1 + time()").unwrap(), &mut found);

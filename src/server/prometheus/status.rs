@@ -133,7 +133,7 @@ pub(super) async fn tsdb(
     super::series::look_up(&app, coding, move |store| {
         let (stats, cardinality) = (store.stats(), store.cardinality(top));
         success(&Notes::default(), |out| {
-            write_tsdb(out, &stats, &cardinality)
+            write_tsdb(out, &stats, &cardinality);
         })
     })
     .await
