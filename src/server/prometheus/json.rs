@@ -161,24 +161,44 @@ pub(super) fn number(out: &mut Vec<u8>, value: f64) {
 /// The format of samples.
 fn float(out: &mut Vec<u8>, value: f64) {
     let size = value.abs();
-    if size < 1e15 && size.trunc() == size && value.to_bits() != (-0.0_f64).to_bits() {
-        if value < 0.0 {
-            out.push(b'-');
-        }
-        // Exact: whole and below 2^53.
-        integer(out, size as u64);
-    } else if size == 0.0 || (1e-6..1e21).contains(&size) {
-        let mut buffer = zmij::Buffer::new();
-        let shortest = buffer.format_finite(value);
-        if shortest.contains('e') {
-            raw(out, &value.to_string());
-        } else {
-            raw(out, shortest.strip_suffix(".0").unwrap_or(shortest));
-        }
-    } else if value.is_finite() {
+    if size != 0.0 && !(1e-6..1e21).contains(&size) {
         exponential(out, value);
     } else {
-        raw(out, not_finite(value));
+        plain(out, value);
+    }
+}
+
+/// Without an exponent.
+fn plain(out: &mut Vec<u8>, value: f64) {
+    if !value.is_finite() {
+        return raw(out, not_finite(value));
+    }
+    if value.is_sign_negative() {
+        out.push(b'-');
+    }
+    let size = value.abs();
+    if size < 1e15 && size.trunc() == size {
+        // Exact: whole and below 2^53.
+        return integer(out, size as u64);
+    }
+    let mut buffer = zmij::Buffer::new();
+    let shortest = buffer.format_finite(size);
+    if !shortest.contains('e') {
+        return raw(out, shortest.strip_suffix(".0").unwrap_or(shortest));
+    }
+    let (digits, exponent) = digits_of(shortest);
+    let zeros = |count: usize| "0".repeat(count);
+    match usize::try_from(exponent) {
+        // Numbers of this size have no digits after the point.
+        Ok(exponent) => {
+            raw(out, &digits);
+            raw(out, &zeros((exponent + 1).saturating_sub(digits.len())));
+        }
+        Err(_) => {
+            raw(out, "0.");
+            raw(out, &zeros(exponent.unsigned_abs() as usize - 1));
+            raw(out, &digits);
+        }
     }
 }
 
@@ -187,13 +207,36 @@ pub(super) fn exponential(out: &mut Vec<u8>, value: f64) {
     if !value.is_finite() {
         return raw(out, not_finite(value));
     }
-    let shortest = format!("{value:e}");
-    let (digits, exponent) = shortest.split_once('e').unwrap_or((&shortest, "0"));
-    let (sign, exponent) = match exponent.strip_prefix('-') {
-        Some(exponent) => ('-', exponent),
-        None => ('+', exponent),
-    };
-    raw(out, &format!("{digits}e{sign}{exponent:0>2}"));
+    if value.is_sign_negative() {
+        out.push(b'-');
+    }
+    let mut buffer = zmij::Buffer::new();
+    let (digits, exponent) = digits_of(buffer.format_finite(value.abs()));
+    let (first, rest) = digits.split_at(digits.len().min(1));
+    raw(out, first);
+    if !rest.is_empty() {
+        raw(out, ".");
+        raw(out, rest);
+    }
+    let sign = if exponent < 0 { '-' } else { '+' };
+    raw(out, &format!("e{sign}{:02}", exponent.unsigned_abs()));
+}
+
+/// The digits of a positive number, `15` of `0.015` and `1.5e300`, and the power of ten of the
+/// first one. Of two shortest ways to write a number this takes the even one, as Go does and
+/// Rust's own formatting does not.
+fn digits_of(shortest: &str) -> (String, i32) {
+    let (mantissa, exponent) = shortest.split_once('e').unwrap_or((shortest, "0"));
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let all = format!("{whole}{fraction}");
+    let leading = all.len() - all.trim_start_matches('0').len();
+    let digits = all.trim_matches('0');
+    let first = whole.len() as i32 - 1 - leading as i32;
+    match digits {
+        "" => ("0".to_owned(), 0),
+        digits => (digits.to_owned(), first + exponent),
+    }
 }
 
 fn not_finite(value: f64) -> &'static str {
@@ -211,11 +254,7 @@ pub(super) fn scalar(out: &mut Vec<u8>, t_ms: i64, value: f64) {
     out.push(b'[');
     short_time(out, t_ms);
     raw(out, ",\"");
-    if value.is_finite() {
-        raw(out, &value.to_string());
-    } else {
-        raw(out, not_finite(value));
-    }
+    plain(out, value);
     raw(out, "\"]");
 }
 
@@ -340,6 +379,8 @@ mod tests {
             (1e15, "1000000000000000"),
             (1e15 + 0.5, "1000000000000000.5"),
             (9007199254740993.0, "9007199254740992"),
+            // As near to .3, which is odd.
+            (1173025693097976.25, "1173025693097976.2"),
             (1e20, "100000000000000000000"),
             (123456789012345678901.0, "123456789012345680000"),
             (1e21, "1e+21"),
@@ -382,6 +423,8 @@ mod tests {
     #[test]
     fn alerts_have_exponents_always() {
         assert_eq!(written(|out| exponential(out, 1.0)), "1e+00");
+        assert_eq!(written(|out| exponential(out, -0.0)), "-0e+00");
+        assert_eq!(written(|out| exponential(out, 0.015)), "1.5e-02");
         assert_eq!(written(|out| exponential(out, 123.5)), "1.235e+02");
         assert_eq!(written(|out| exponential(out, f64::NAN)), "NaN");
     }
@@ -471,7 +514,11 @@ mod tests {
                 digits.trim_matches('0').to_owned()
             };
             prop_assert_eq!(text.parse::<f64>().unwrap().to_bits(), bits);
-            prop_assert_eq!(digits(&text), digits(&format!("{value:e}")), "{}", text);
+            // The last digit may be another: of two that are as near, the even one is written.
+            prop_assert_eq!(digits(&text).len(), digits(&format!("{value:e}")).len(), "{}", text);
+            let scalar = written(|out| plain(out, value));
+            prop_assert_eq!(scalar.parse::<f64>().unwrap().to_bits(), bits);
+            prop_assert!(!scalar.contains('e'), "{}", scalar);
         }
 
         #[test]
