@@ -8,6 +8,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
@@ -258,6 +259,25 @@ fn what_argo_sends_is_answered_as_the_template_expects() {
     );
 }
 
+/// The program with Argo's own code, built once and tested. `None`, with a line that says so,
+/// where it can't be built.
+pub(crate) fn program() -> Option<PathBuf> {
+    static BUILT: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        let module = Module::fetched("argo")?;
+        let program = module.build(".", "")?;
+        module.test();
+        Ok(program)
+    });
+    match built {
+        Ok(program) => Some(program.clone()),
+        Err(reason) => {
+            println!("skipped: {reason}");
+            None
+        }
+    }
+}
+
 /// Runs a measurement for each gate, and gives the lines it printed.
 fn measure(program: &Path, slogate: &str, gates: &[&str]) -> Vec<Json> {
     let cases = gates
@@ -283,17 +303,8 @@ fn measure(program: &Path, slogate: &str, gates: &[&str]) -> Vec<Json> {
 #[test]
 fn argos_own_code_understands_every_answer() {
     let dir = tempfile::tempdir().unwrap();
-    let built = Module::fetched("argo").and_then(|module| {
-        let program = module.build(".", "")?;
-        module.test();
-        Ok(program)
-    });
-    let program = match built {
-        Ok(program) => program,
-        Err(reason) => {
-            println!("skipped: {reason}");
-            return;
-        }
+    let Some(program) = program() else {
+        return;
     };
     let daemon = start(dir.path());
     let slogate = format!("http://{}", daemon.ports.api);

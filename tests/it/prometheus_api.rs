@@ -3,12 +3,14 @@
 //! Rollouts and promtool send is answered as they expect it.
 
 use std::io::Read as _;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value as Json, json};
 use slogate_series::{Buckets, Histogram, Labels, Sample, Series, Value};
 
+use crate::harness::go::Module;
 use crate::harness::peers::{self, Peer};
 use crate::harness::{Daemon, Reply, Setup, exchange, remote_write, until};
 
@@ -99,7 +101,7 @@ fn data(base_s: i64) -> Vec<Series> {
     all
 }
 
-fn start(dir: &std::path::Path) -> Daemon {
+fn start(dir: &Path) -> Daemon {
     Setup::in_dir(&dir.join("data")).start()
 }
 
@@ -641,6 +643,173 @@ fn argos_requests_are_answered() {
         "query=up%20*%20on%28%29%20up%5B5m%5D",
     );
     assert_eq!(failed.status, 400, "{}", failed.text());
+}
+
+/// Requests of checkout in production: 4.1.7 has one error in a thousand, 4.2.0 five in a hundred.
+/// The samples reach from half an hour ago until now.
+fn releases(now_s: i64) -> Vec<Series> {
+    let counter = |version: &str, status: &str, rate: i64| {
+        let labels = [
+            ("__name__", "traces_span_metrics_calls_total"),
+            ("deployment_environment_name", "production"),
+            ("service_name", "checkout"),
+            ("service_version", version),
+            ("status_code", status),
+        ];
+        series(now_s - 1_800, &labels, move |n| {
+            Value::Float((n * rate) as f64)
+        })
+    };
+    vec![
+        counter("4.1.7", "STATUS_CODE_UNSET", 999),
+        counter("4.1.7", "STATUS_CODE_ERROR", 1),
+        counter("4.2.0", "STATUS_CODE_UNSET", 95),
+        counter("4.2.0", "STATUS_CODE_ERROR", 5),
+        counter("4.3.0", "STATUS_CODE_UNSET", 10),
+    ]
+}
+
+/// What a program prints, a JSON value a line.
+fn lines(command: &mut Command) -> Vec<Json> {
+    let output = command.output().expect("the program runs");
+    let text = crate::harness::go::text(&output);
+    assert!(output.status.success(), "{text}");
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let read = |line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {text}"));
+    printed.lines().map(read).collect()
+}
+
+/// Argo Rollouts' own Prometheus provider with the template that the docs offer, and with
+/// answers of every type.
+#[test]
+fn argos_own_code_reads_slogate() {
+    let Some(program) = crate::argo::program() else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = start(dir.path());
+    feed(&daemon, &releases(base_s() + 3_600));
+    let measure = |template: &Path, args: &[&str]| {
+        let args = args
+            .iter()
+            .map(|arg| format!("service=checkout,version={arg}"));
+        let mut command = Command::new(&program);
+        command.arg("-template").arg(template);
+        lines(command.args(["-slogate", &daemon.api("")]).args(args))
+    };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let documented = root.join("docs/argo-rollouts/prometheus-template.yaml");
+    let versions = [
+        ("4.1.7", "Successful"),
+        ("4.2.0", "Failed"),
+        ("4.3.0", "Successful"),
+        ("9.9.9", "Inconclusive"),
+    ];
+    let measured = measure(&documented, &versions.map(|(version, _)| version));
+    for (line, (version, phase)) in measured.iter().zip(versions) {
+        assert_eq!(line["phase"], phase, "{version}: {line:#}");
+    }
+    assert_eq!(measured[0]["value"], "[0.001]", "{measured:#?}");
+
+    let range = json!({ "start": "now() - duration('10m')", "end": "now()", "step": "1m" });
+    let cases = [
+        (
+            "scalar(vector(0.5))",
+            Json::Null,
+            "result == 0.5",
+            "Successful",
+        ),
+        ("vector(0.5)", Json::Null, "result[0] > 1", "Failed"),
+        (
+            "vector(0.5)",
+            range.clone(),
+            "all(result, # == 0.5) && len(result) > 9",
+            "Successful",
+        ),
+        ("sum(", Json::Null, "true", "Error"),
+        (
+            "traces_span_metrics_calls_total + on(service_name) traces_span_metrics_calls_total",
+            range,
+            "true",
+            "Error",
+        ),
+    ];
+    for (n, (query, range, condition, phase)) in cases.into_iter().enumerate() {
+        let mut prometheus = json!({ "address": "{{args.slogate}}", "query": query });
+        if !range.is_null() {
+            prometheus["rangeQuery"] = range;
+        }
+        let template = json!({
+            "apiVersion": "argoproj.io/v1alpha1", "kind": "AnalysisTemplate",
+            "metadata": { "name": "case" },
+            "spec": {
+                "args": [{ "name": "slogate" }, { "name": "service" }, { "name": "version" }],
+                "metrics": [{
+                    "name": "case", "successCondition": condition,
+                    "provider": { "prometheus": prometheus },
+                }],
+            },
+        });
+        let path = dir.path().join(format!("{n}.yaml"));
+        std::fs::write(&path, template.to_string()).unwrap();
+        let measured = measure(&path, &["1"]);
+        assert_eq!(measured[0]["phase"], phase, "{query}: {:#}", measured[0]);
+    }
+}
+
+/// Flagger's own Prometheus provider, with the query that the docs offer.
+#[test]
+fn flaggers_own_code_reads_slogate() {
+    let module = Module::fetched("flagger").and_then(|module| module.build(".", ""));
+    let program = match module {
+        Ok(program) => program,
+        Err(reason) => {
+            println!("skipped: {reason}");
+            return;
+        }
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = start(dir.path());
+    feed(&daemon, &releases(base_s() + 3_600));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/prometheus-api.md")).unwrap();
+    let template = page
+        .split("```yaml\n")
+        .filter_map(|block| block.split("```").next())
+        .find(|block| block.contains("kind: MetricTemplate"))
+        .expect("a MetricTemplate on the page");
+    let template: Json = serde_saphyr::from_str(template).expect("YAML");
+    let documented = template["spec"]["query"].as_str().unwrap();
+    // What Flagger puts in for a canary of that name.
+    let documented = documented
+        .replace("{{ target }}", "checkout")
+        .replace("{{ interval }}", "10m");
+    assert!(!documented.contains("{{"), "{documented}");
+    let queries = [
+        documented.as_str(),
+        "sum(rate(traces_span_metrics_calls_total{\n  service_version=\"4.2.0\"\n}[10m]))",
+        "nobody_sends_this",
+        "sum(rate(",
+        "scalar(vector(1))",
+    ];
+    let mut command = Command::new(program);
+    let asked = lines(command.args(["-address", &daemon.api("")]).args(queries));
+    let value = |n: usize| asked[n]["value"].as_f64().unwrap();
+    // 1 of 1000, 5 of 100 and 0 of 10 requests.
+    let share = 100.0 * 6.0 / 1110.0;
+    assert!((value(0) - share).abs() < 1e-9, "{asked:#?}");
+    // 100 in 15 s, until a minute or two ago.
+    assert!((5.0..6.7).contains(&value(1)), "{asked:#?}");
+    let error = |n: usize| asked[n]["error"].as_str().unwrap();
+    assert!(error(2).contains("no values found"), "{asked:#?}");
+    assert!(
+        error(3).contains("Status 400") && error(3).contains("parse error"),
+        "{asked:#?}"
+    );
+    assert!(
+        error(4).contains("unmarshaling"),
+        "Flagger reads vectors only: {asked:#?}"
+    );
 }
 
 #[test]

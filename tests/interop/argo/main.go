@@ -1,8 +1,8 @@
 // Asks slogate's gate with the code of Argo Rollouts itself.
 //
 // It reads the AnalysisTemplate that slogate's documentation offers, lets Argo validate it and
-// put the arguments in, runs one measurement of Argo's web metric provider per case, and prints
-// what Argo makes of each as one JSON line. A case names the template's arguments:
+// put the arguments in, runs one measurement of Argo's web or Prometheus metric provider per
+// case, and prints what Argo makes of each as one JSON line. A case names the template's arguments:
 //
 //	argo -template analysis-template.yaml -slogate http://127.0.0.1:9560 \
 //	    gate=canary,service=checkout,version=4.2.0
@@ -17,6 +17,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/argoproj/argo-rollouts/metricproviders/prometheus"
 	"github.com/argoproj/argo-rollouts/metricproviders/webmetric"
 	"github.com/argoproj/argo-rollouts/pkg/apis/rollouts/v1alpha1"
 	analysisutil "github.com/argoproj/argo-rollouts/utils/analysis"
@@ -125,28 +126,52 @@ func resolve(template *v1alpha1.AnalysisTemplate, args []v1alpha1.Argument) (*v1
 	return run, metrics, analysisutil.ValidateMetrics(metrics)
 }
 
+// provider measures one metric.
+type provider interface {
+	Run(*v1alpha1.AnalysisRun, v1alpha1.Metric) v1alpha1.Measurement
+}
+
+// providerOf is Argo's own provider for the metric, with the address that it asks.
+func providerOf(metric v1alpha1.Metric) (provider, string, error) {
+	log := *logrus.WithField("metric", metric.Name)
+	switch {
+	case metric.Provider.Web != nil:
+		client, err := webmetric.NewWebMetricHttpClient(metric)
+		if err != nil {
+			return nil, "", err
+		}
+		parser, err := webmetric.NewWebMetricJsonParser(metric)
+		if err != nil {
+			return nil, "", err
+		}
+		return webmetric.NewWebMetricProvider(log, client, parser), metric.Provider.Web.URL, nil
+	case metric.Provider.Prometheus != nil:
+		api, err := prometheus.NewPrometheusAPI(metric)
+		if err != nil {
+			return nil, "", err
+		}
+		asking, err := prometheus.NewPrometheusProvider(api, log, metric)
+		return asking, metric.Provider.Prometheus.Address, err
+	}
+	return nil, "", fmt.Errorf("metric %q has neither the web nor the Prometheus provider", metric.Name)
+}
+
 // measure runs the template's one metric once, as Argo's controller does.
 func measure(template *v1alpha1.AnalysisTemplate, args []v1alpha1.Argument) (line, error) {
 	run, metrics, err := resolve(template, args)
 	if err != nil {
 		return line{}, err
 	}
-	if len(metrics) != 1 || metrics[0].Provider.Web == nil {
-		return line{}, fmt.Errorf("%d metrics, not one of the web provider", len(metrics))
+	if len(metrics) != 1 {
+		return line{}, fmt.Errorf("%d metrics, not one", len(metrics))
 	}
-	metric := metrics[0]
-	client, err := webmetric.NewWebMetricHttpClient(metric)
+	asking, url, err := providerOf(metrics[0])
 	if err != nil {
 		return line{}, err
 	}
-	parser, err := webmetric.NewWebMetricJsonParser(metric)
-	if err != nil {
-		return line{}, err
-	}
-	log := logrus.WithField("metric", metric.Name)
-	measured := webmetric.NewWebMetricProvider(*log, client, parser).Run(run, metric)
+	measured := asking.Run(run, metrics[0])
 	return line{
-		URL:     metric.Provider.Web.URL,
+		URL:     url,
 		Phase:   measured.Phase,
 		Value:   measured.Value,
 		Message: measured.Message,
