@@ -36,6 +36,7 @@ pub use outbound::{AuthSettings, OutboundSettings, SecretFrom, TlsSettings};
 pub use resolve::{Layers, Origin, Values};
 pub use secret::Secret;
 
+use slogate_series::Matcher;
 use value::Value;
 
 /// All settings, typed and checked; see [`table::SETTINGS`] for what each is.
@@ -59,6 +60,8 @@ pub struct Config {
     pub policy_paths: Vec<PathBuf>,
     /// Where verdicts take their series from.
     pub source: SourceSettings,
+    /// Series of ours out; `None` for nowhere.
+    pub export: Option<ExportSettings>,
     /// Queries of the embedded store.
     pub query: QuerySettings,
     /// The origins whose pages may read the Prometheus API, as a regular expression.
@@ -119,6 +122,19 @@ pub enum SourceSettings {
     Embedded,
     /// A Prometheus-compatible server.
     Prometheus(Box<OutboundSettings>),
+}
+
+/// Series of ours out by remote write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExportSettings {
+    /// Where to.
+    pub endpoint: OutboundSettings,
+    /// Which series.
+    pub matchers: Vec<Matcher>,
+    /// Labels that each series gets where it has none of that name.
+    pub labels: Vec<(String, String)>,
+    /// Disk that waiting samples may take, in bytes.
+    pub queue_max_bytes: u64,
 }
 
 /// Queries of the embedded store, whoever asks.
@@ -234,6 +250,7 @@ impl Config {
             judge_interval_ms: reader.duration_ms("judge.interval"),
             policy_paths: reader.paths("policy.paths"),
             source: reader.source(),
+            export: reader.export(),
             query: QuerySettings {
                 concurrency: reader.count("query.concurrency"),
                 timeout_ms: reader.duration_ms("query.timeout"),
@@ -316,6 +333,33 @@ impl Reader<'_> {
             }
             _ => SourceSettings::Embedded,
         }
+    }
+
+    fn export(&mut self) -> Option<ExportSettings> {
+        let endpoint = self.outbound("export");
+        let text = self.text("export.match").unwrap_or_default();
+        let matchers = match slogate_promql::parse_selector(&text) {
+            Ok(matchers) => matchers,
+            Err(error) => {
+                self.mistake(
+                    "export.match",
+                    format!("export.match: {text:?} is no selector: {}", error.message),
+                    "write a PromQL selector, for example {__name__=~\"slogate_.+\"}",
+                );
+                Vec::new()
+            }
+        };
+        let labels = match self.values.get("export.labels") {
+            Some((Value::Pairs(labels), _)) => labels.clone(),
+            _ => Vec::new(),
+        };
+        let queue_max_bytes = self.size("export.queueSizeMax");
+        Some(ExportSettings {
+            endpoint: endpoint?,
+            matchers,
+            labels,
+            queue_max_bytes,
+        })
     }
 
     /// Keeps a mistake, unless the setting is known to be wrong already.

@@ -13,7 +13,8 @@
 //!            deploy     event adapters, deduplication, the deployment state machine, baseline choice
 //!            source     trait MetricSource; embedded and prometheus implementations
 //!            ledger     the hash chain over events and verdicts
-//!            ingest     OTLP -> series; spans -> request series and edges; logs -> counts
+//!            export     series of ours to a remote-write endpoint, through a queue on disk
+//!            ingest     OTLP and remote write -> series; spans -> request series and edges; logs -> counts
 //!            record     durable records in SQLite
 //! ground     model      the vocabulary as types; time
 //!            outbound   HTTP clients to the outside: credentials, TLS, time limits
@@ -21,7 +22,7 @@
 //!            telemetry  our own logs, metrics, traces, heartbeats
 //! libraries  slogate-promql   lexer, parser, evaluator over anything queryable
 //!            slogate-tsdb     the series store: head, chunks, index, log
-//!            slogate-wire     borrowed views of OTLP bytes; exposition formats
+//!            slogate-wire     borrowed views of OTLP and remote-write bytes; exposition formats
 //!            slogate-series   labels, matchers, samples, histograms
 //!            slogate-stats    pure statistics: no time, no I/O
 //! ```
@@ -40,6 +41,7 @@
 pub mod cli;
 pub mod config;
 pub mod deploy;
+pub mod export;
 pub mod ingest;
 pub mod judge;
 pub mod ledger;

@@ -25,6 +25,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::value::Value;
 use crate::config::{Config, DataDir, DataDirError, Ports, SourceSettings};
 use crate::deploy::{Deployments, DeploymentsOptions};
+use crate::export::{ExportError, Exporter};
 use crate::ingest::{Ingest, IngestError, IngestOptions};
 use crate::judge::{Watcher, WatcherOptions, WatcherParts};
 use crate::ledger::Ledger;
@@ -70,6 +71,8 @@ struct Rooms {
     store: Arc<Store>,
     embedded: EmbeddedSource,
     ingest: Arc<Ingest>,
+    /// Where series of ours are written to, where that is set.
+    exporter: Option<Arc<Exporter>>,
     ledger: Arc<Ledger>,
     deployments: Arc<Deployments>,
     slis: Arc<Slis>,
@@ -100,6 +103,9 @@ pub(super) enum StartError {
     /// What ingest keeps can't be opened.
     #[error("ingest: {0}")]
     Ingest(#[from] IngestError),
+    /// What waits to be exported can't be opened, or its endpoint's settings are wrong.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// The records can't be opened.
     #[error(transparent)]
     Records(#[from] record::OpenError),
@@ -265,6 +271,9 @@ fn describe(rooms: &Rooms) {
     process::describe(registry, &rooms.heartbeats, &rooms.clock);
     collect::ingest(registry, &rooms.ingest);
     collect::store(registry, &rooms.store);
+    if let Some(exporter) = &rooms.exporter {
+        collect::export(registry, exporter, &rooms.clock);
+    }
     collect::deployments(registry, &rooms.deployments);
 }
 
@@ -280,6 +289,7 @@ fn policies(config: &Config) -> Result<PolicySet, policy::Diagnostics> {
 struct Stored {
     store: Arc<Store>,
     ingest: Ingest,
+    exporter: Option<Arc<Exporter>>,
     ledger: Arc<Ledger>,
     deployments: Arc<Deployments>,
 }
@@ -299,6 +309,15 @@ impl Stored {
     fn open_blocking(config: &Config, dir: &Path, now_ms: i64) -> Result<Self, StartError> {
         let store = open_store(config, dir, now_ms)?;
         let ingest = Ingest::new(store.clone(), ingest_options(config, dir), now_ms)?;
+        // Before anything new is written: what is there now is what the queue's end speaks of.
+        let exporter = match &config.export {
+            None => None,
+            Some(settings) => {
+                let dir = dir.join("export");
+                let opened = Exporter::open(&dir, settings, store.clone(), now_ms)?;
+                Some(Arc::new(opened))
+            }
+        };
         let ledger = Ledger::open(Records::open(dir)?);
         let options = DeploymentsOptions {
             retention_ms: config.deployments_keep_ms,
@@ -308,6 +327,7 @@ impl Stored {
         Ok(Stored {
             store,
             ingest,
+            exporter,
             ledger,
             deployments,
         })
@@ -326,6 +346,7 @@ async fn furnish(
     let Stored {
         store,
         ingest,
+        exporter,
         ledger,
         deployments,
     } = stored;
@@ -351,6 +372,7 @@ async fn furnish(
         watcher: watcher.await,
         slis: Arc::new(slis),
         ingest: Arc::new(ingest),
+        exporter,
         heartbeats: Heartbeats::new(),
         embedded,
         store,

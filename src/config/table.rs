@@ -41,6 +41,9 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
+/// The series that are remote-written where nothing else is said.
+const EXPORT_MATCH: &str = r#"{__name__=~"(traces_span_metrics|traces_service_graph|slogate)_.+"}"#;
+
 /// Every setting, in the order of the documentation.
 pub const SETTINGS: &[Setting] = &[
     Setting {
@@ -322,6 +325,149 @@ pub const SETTINGS: &[Setting] = &[
         default: Some("10s"),
         doc: "How long one query may take in all, waiting for its turn and trying again included; \
               after it the check is inconclusive.",
+    },
+    Setting {
+        key: "export.url",
+        env: "SLOGATE_EXPORT_URL",
+        flag: "export-url",
+        kind: Kind::Url,
+        default: None,
+        doc: "Where series of ours are remote-written to (1.0), for example \
+              `http://prometheus:9090/api/v1/write`. Without it nothing is.",
+    },
+    Setting {
+        key: "export.match",
+        env: "SLOGATE_EXPORT_MATCH",
+        flag: "export-match",
+        kind: Kind::Text,
+        default: Some(EXPORT_MATCH),
+        doc: "Which series are written there, as a PromQL selector. By default those that spans \
+              became, and `slogate_*`.",
+    },
+    Setting {
+        key: "export.labels",
+        env: "SLOGATE_EXPORT_LABELS",
+        flag: "export-labels",
+        kind: Kind::Pairs,
+        default: None,
+        doc: "Labels that each of these series gets, where it has no label of that name: they tell \
+              several slogates apart.",
+    },
+    Setting {
+        key: "export.queueSizeMax",
+        env: "SLOGATE_EXPORT_QUEUE_SIZE_MAX",
+        flag: "export-queue-size-max",
+        kind: Kind::size(MIB, 1024 * GIB),
+        default: Some("256MiB"),
+        doc: "Disk that samples may take while they wait; over it, the oldest go.",
+    },
+    Setting {
+        key: "export.bearerToken",
+        env: "SLOGATE_EXPORT_BEARER_TOKEN",
+        flag: "export-bearer-token",
+        kind: Kind::Secret,
+        default: None,
+        doc: "A token that is sent as `Authorization: Bearer`.",
+    },
+    Setting {
+        key: "export.bearerTokenFile",
+        env: "SLOGATE_EXPORT_BEARER_TOKEN_FILE",
+        flag: "export-bearer-token-file",
+        kind: Kind::Path,
+        default: None,
+        doc: "A file with that token; it is read for every request, so that a new token needs no \
+              restart.",
+    },
+    Setting {
+        key: "export.username",
+        env: "SLOGATE_EXPORT_USERNAME",
+        flag: "export-username",
+        kind: Kind::Text,
+        default: None,
+        doc: "The user of basic authentication.",
+    },
+    Setting {
+        key: "export.password",
+        env: "SLOGATE_EXPORT_PASSWORD",
+        flag: "export-password",
+        kind: Kind::Secret,
+        default: None,
+        doc: "That user's password.",
+    },
+    Setting {
+        key: "export.passwordFile",
+        env: "SLOGATE_EXPORT_PASSWORD_FILE",
+        flag: "export-password-file",
+        kind: Kind::Path,
+        default: None,
+        doc: "A file with that password; it is read for every request.",
+    },
+    Setting {
+        key: "export.headers",
+        env: "SLOGATE_EXPORT_HEADERS",
+        flag: "export-headers",
+        kind: Kind::Headers,
+        default: None,
+        doc: "Headers of every request, for example `X-Scope-OrgID` for the tenant of a Mimir. \
+              Their values are shown nowhere.",
+    },
+    Setting {
+        key: "export.tls.caFile",
+        env: "SLOGATE_EXPORT_TLS_CA_FILE",
+        flag: "export-tls-ca-file",
+        kind: Kind::Path,
+        default: None,
+        doc: "Certificates (PEM) of who is trusted, instead of the system's.",
+    },
+    Setting {
+        key: "export.tls.certFile",
+        env: "SLOGATE_EXPORT_TLS_CERT_FILE",
+        flag: "export-tls-cert-file",
+        kind: Kind::Path,
+        default: None,
+        doc: "Our certificate (PEM), where the server wants one; it goes with \
+              `export.tls.keyFile`. A new one on disk needs no restart.",
+    },
+    Setting {
+        key: "export.tls.keyFile",
+        env: "SLOGATE_EXPORT_TLS_KEY_FILE",
+        flag: "export-tls-key-file",
+        kind: Kind::Path,
+        default: None,
+        doc: "That certificate's private key (PEM).",
+    },
+    Setting {
+        key: "export.tls.insecureSkipVerify",
+        env: "SLOGATE_EXPORT_TLS_INSECURE_SKIP_VERIFY",
+        flag: "export-tls-insecure-skip-verify",
+        kind: Kind::Bool,
+        default: Some("false"),
+        doc: "Trusts whatever certificate the server shows: anybody on the way can read the token \
+              and all samples.",
+    },
+    Setting {
+        key: "export.proxy",
+        env: "SLOGATE_EXPORT_PROXY",
+        flag: "export-proxy",
+        kind: Kind::Choice(&["none", "environment"]),
+        default: Some("none"),
+        doc: "Which proxy is used: none, or what `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` say.",
+    },
+    Setting {
+        key: "export.connectTimeout",
+        env: "SLOGATE_EXPORT_CONNECT_TIMEOUT",
+        flag: "export-connect-timeout",
+        kind: Kind::duration(10, MINUTE_MS),
+        default: Some("5s"),
+        doc: "How long making a connection may take.",
+    },
+    Setting {
+        key: "export.timeout",
+        env: "SLOGATE_EXPORT_TIMEOUT",
+        flag: "export-timeout",
+        kind: Kind::duration(100, 10 * MINUTE_MS),
+        default: Some("30s"),
+        doc: "How long one request may take; after it the same is sent again.",
     },
     Setting {
         key: "query.concurrency",

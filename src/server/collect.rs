@@ -5,8 +5,9 @@ use std::sync::Arc;
 use slogate_tsdb::Store;
 
 use crate::deploy::{Deployments, Filter};
+use crate::export::{DropReason, ExportStats, Exporter};
 use crate::ingest::{Ingest, IngestStats};
-use crate::model::Phase;
+use crate::model::{Clock, Phase};
 use crate::server::limits::Budget;
 use crate::telemetry::catalog;
 use crate::telemetry::metrics::{Registry, Spec};
@@ -106,6 +107,33 @@ fn remote_write(registry: &Registry, ingest: &Arc<Ingest>) {
     });
 }
 
+/// Has `registry` tell what was exported, and what waits.
+pub fn export(registry: &Registry, exporter: &Arc<Exporter>, clock: &Arc<dyn Clock>) {
+    type Read = fn(&ExportStats) -> f64;
+    let singles: [(&'static Spec, Read); 5] = [
+        (&catalog::EXPORT_SENT, |stats| stats.sent as f64),
+        (&catalog::EXPORT_RETRIES, |stats| stats.retries as f64),
+        (&catalog::EXPORT_PENDING, |stats| stats.pending as f64),
+        (&catalog::EXPORT_QUEUE_BYTES, |stats| {
+            stats.queue_bytes as f64
+        }),
+        (&catalog::EXPORT_LAG, |stats| stats.lag_seconds),
+    ];
+    for (spec, read) in singles {
+        let (one, clock) = (exporter.clone(), clock.clone());
+        registry.collect(spec, move |out| {
+            out.push(&[], read(&one.stats(clock.now_ms())));
+        });
+    }
+    let (one, clock) = (exporter.clone(), clock.clone());
+    registry.collect(&catalog::EXPORT_DROPPED, move |out| {
+        let dropped = one.stats(clock.now_ms()).dropped;
+        for (reason, count) in DropReason::ALL.into_iter().zip(dropped) {
+            out.push(&[reason.name()], count as f64);
+        }
+    });
+}
+
 /// Has `registry` tell how large the series store is.
 pub fn store(registry: &Registry, store: &Arc<Store>) {
     let singles: [Single<slogate_tsdb::Stats>; 7] = [
@@ -181,6 +209,7 @@ mod tests {
             "slogate_otlp",
             "slogate_ingest_rejected",
             "slogate_status",
+            "slogate_export",
             "slogate_remote_write_re",
             "slogate_remote_write_wire",
             "slogate_remote_write_body",

@@ -114,6 +114,19 @@ families! {
     STORE_REFUSED = Counter "slogate_store_rows_refused_total" ["reason"]
         "Samples refused since start, by reason.";
 
+    EXPORT_SENT = Counter "slogate_export_samples_sent_total" []
+        "Samples that the remote-write endpoint took.";
+    EXPORT_DROPPED = Counter "slogate_export_samples_dropped_total" ["reason"]
+        "Samples not exported: overflow (the queue was full) or refused (by the endpoint, for good).";
+    EXPORT_RETRIES = Counter "slogate_export_retries_total" []
+        "Requests to the endpoint that had no answer, or one that asks to try again.";
+    EXPORT_PENDING = Gauge "slogate_export_samples_pending" []
+        "Samples that wait to be exported.";
+    EXPORT_QUEUE_BYTES = Gauge "slogate_export_queue_bytes" []
+        "Disk that waiting samples take.";
+    EXPORT_LAG = Gauge "slogate_export_lag_seconds" []
+        "Age of the oldest sample that waits to be exported.";
+
     DEPLOYMENTS = Gauge "slogate_deployments" ["phase"]
         "Deployments in memory, by phase.";
     STATUS_LEFT_OUT = Gauge "slogate_status_left_out" []

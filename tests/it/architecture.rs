@@ -15,6 +15,7 @@ const ROWS: &[&[&str]] = &[
     &["deploy"],
     &["source"],
     &["ledger"],
+    &["export"],
     &["ingest"],
     &["record"],
     &["outbound"],

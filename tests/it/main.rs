@@ -15,6 +15,7 @@ mod dashboards;
 mod demo;
 mod differential;
 mod docs;
+mod export;
 mod harness;
 mod inputs;
 mod lifecycle;

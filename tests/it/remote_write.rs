@@ -13,7 +13,7 @@ use crate::harness::{Daemon, Setup, block_on, peers, remote_write, until};
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The sum of a family's samples whose labels contain `part`.
-fn metric(daemon: &Daemon, family: &str, part: &str) -> f64 {
+pub(crate) fn metric(daemon: &Daemon, family: &str, part: &str) -> f64 {
     let text = daemon.get("/metrics").text();
     let lines = text.lines().filter(|line| {
         let rest = line.strip_prefix(family);

@@ -7,6 +7,8 @@
 //! - `store`: retention and collection once a minute, and the log to the disk itself every ten
 //!   seconds (writes survive a kill by themselves, a power cut from here on).
 //! - `watcher`: judges; its rounds are its own.
+//! - `export`: reads what is new out of the store for the export's queue; `export sender` empties
+//!   that queue. An endpoint that is down is no failure of ours: the sender beats all the same.
 //! - `slis`: writes the deployment SLIs as series once a minute.
 //! - `status`: writes what only slogate knows as series every 15 seconds, and what is new about
 //!   deployments and verdicts at once.
@@ -16,6 +18,7 @@
 
 use std::any::Any;
 use std::panic::resume_unwind;
+use std::sync::Arc;
 use std::time::Duration;
 
 use slogate_tsdb::AppendError;
@@ -26,7 +29,8 @@ use tokio_util::task::TaskTracker;
 
 use super::Rooms;
 use crate::config::Config;
-use crate::model::ObservedVersion;
+use crate::export::{self, Exporter, Step};
+use crate::model::{Clock, ObservedVersion};
 use crate::sli::{SliError, SliQuery, SliReport};
 use crate::status::{self, Publisher, PublisherParts, Report, Scope, SliPublisher};
 use crate::telemetry::Heartbeat;
@@ -36,6 +40,9 @@ const OBSERVE_MS: i64 = 2_000;
 
 /// Between two flushes of the store's log to the disk, in milliseconds.
 const SYNC_MS: i64 = 10_000;
+
+/// The sender of exported samples looks at its queue at least this often, in milliseconds.
+const SEND_MS: i64 = 10_000;
 
 /// Between two rounds of retention and collection, in milliseconds.
 const MAINTAIN_MS: i64 = 60_000;
@@ -123,6 +130,29 @@ pub(super) fn start(
         interval_ms: status::INTERVAL_MS,
     };
     watch_over(&tracker, "worker status", publish(round), stop, say_died);
+
+    if let Some(exporter) = &rooms.exporter {
+        let round = Round {
+            rooms: rooms.clone(),
+            stop: stop.clone(),
+            heart: heart("export", export::INTERVAL_MS),
+            interval_ms: export::INTERVAL_MS,
+        };
+        watch_over(
+            &tracker,
+            "worker export",
+            round.each(collect),
+            stop,
+            say_died,
+        );
+        let sending = send(
+            exporter.clone(),
+            rooms.clock.clone(),
+            stop.clone(),
+            heart("export sender", SEND_MS),
+        );
+        watch_over(&tracker, "worker export sender", sending, stop, say_died);
+    }
 
     let beat = heart("watcher", config.judge_interval_ms);
     let watching = rooms
@@ -232,6 +262,85 @@ fn keep_store(rooms: &Rooms, now_ms: i64) -> bool {
         is_done = false;
     }
     is_done
+}
+
+fn collect(rooms: &Rooms, now_ms: i64) -> bool {
+    let Some(exporter) = &rooms.exporter else {
+        return true;
+    };
+    match exporter.collect(now_ms) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::error!(%error, "samples could not be queued for export; they are read again");
+            false
+        }
+    }
+}
+
+/// Sends what is queued, for as long as there is something.
+async fn send(
+    exporter: Arc<Exporter>,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+    heart: Heartbeat,
+) {
+    let mut failures = 0_u32;
+    loop {
+        let step = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            step = exporter.send(clock.now_ms()) => step,
+        };
+        let step = match step {
+            Ok(step) => {
+                heart.beat(clock.now_ms());
+                step
+            }
+            Err(error) => {
+                tracing::error!(%error, "the export queue can't be read; it is tried again");
+                Step::Again { after: None }
+            }
+        };
+        if failures == 0 && matches!(step, Step::Again { .. }) {
+            let endpoint = exporter.endpoint();
+            tracing::warn!(
+                endpoint,
+                "exported samples are not taken; they wait on disk"
+            );
+        }
+        if failures > 0 && step == Step::Done {
+            tracing::info!(
+                endpoint = exporter.endpoint(),
+                "exported samples are taken again"
+            );
+        }
+        let pause = match step {
+            Step::Done => {
+                failures = 0;
+                continue;
+            }
+            Step::Idle => Duration::from_millis(SEND_MS.unsigned_abs()),
+            Step::Again { .. } => {
+                failures = failures.saturating_add(1);
+                let pause = step.pause(failures, rand::random());
+                pause.unwrap_or_default()
+            }
+        };
+        let mut left = pause;
+        // In pieces, so that a long pause is not taken for silence.
+        while !left.is_zero() {
+            let piece = left.min(Duration::from_millis(SEND_MS.unsigned_abs()));
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = exporter.queued(), if step == Step::Idle => break,
+                () = tokio::time::sleep(piece) => {}
+            }
+            left -= piece;
+            heart.beat(clock.now_ms());
+        }
+    }
+    heart.retire();
 }
 
 async fn observe(round: Round) {
