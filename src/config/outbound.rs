@@ -231,6 +231,34 @@ mod tests {
     }
 
     #[test]
+    fn the_export_has_an_endpoint_a_selector_and_labels() {
+        let load = |env: &[(&str, &str)]| {
+            let env = env
+                .iter()
+                .map(|(name, value)| (format!("SLOGATE_EXPORT_{name}"), (*value).to_owned()));
+            let layers = Layers {
+                env: env.collect(),
+                ..Layers::default()
+            };
+            Config::load(&layers).map(|(config, _)| config.export)
+        };
+        assert_eq!(load(&[]).unwrap(), None, "nothing leaves unasked");
+        let url = ("URL", "http://prometheus:9090/api/v1/write");
+        let export = load(&[url, ("LABELS", "zone=z1"), ("QUEUE_SIZE_MAX", "2MiB")]);
+        let export = export.unwrap().unwrap();
+        let matches = |name: &str| export.matchers.iter().all(|m| m.matches(name));
+        assert!(matches("slogate_verdict") && matches("traces_span_metrics_calls_total"));
+        assert!(!matches("up") && !matches("slogate_"));
+        assert_eq!(export.labels, [("zone".to_owned(), "z1".to_owned())]);
+        assert_eq!(export.queue_max_bytes, 2 << 20);
+        let error = load(&[url, ("MATCH", "sum(up)")]).unwrap_err().to_string();
+        assert!(
+            error.contains("export.match") && error.contains("selector"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn what_excludes_each_other_is_told() {
         let cases: &[(&[(&str, &str)], &str)] = &[
             (

@@ -135,8 +135,7 @@ fn buckets(
                 return Ok(None);
             };
             read += 1;
-            // NaN fails this too.
-            if !(count >= 0.0) || read > BUCKETS_MAX {
+            if count.is_nan() || count < 0.0 || read > BUCKETS_MAX {
                 return Ok(None);
             }
             let Ok(index) = i32::try_from(next) else {

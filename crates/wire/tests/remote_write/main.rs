@@ -303,6 +303,22 @@ proptest! {
         prop_assert_eq!(read2(&request.encode_to_vec()).unwrap(), expected);
     }
 
+    /// What the other tests take for the same request is the same request.
+    #[test]
+    fn a_request_says_the_same_in_2_0(labels in labels(), samples in vec(sample(false), 1..3)) {
+        let labels = [vec![messages::label("__name__", "up")], labels].concat();
+        let request = WriteRequest {
+            timeseries: vec![TimeSeries1 { labels: labels.clone(), samples, ..Default::default() }],
+            metadata: Vec::new(),
+        };
+        let read = read2(&request.to_v2().encode_to_vec()).unwrap();
+        prop_assert_eq!(&read.symbols[0], "");
+        let series = &read.timeseries[0];
+        let texts = series.labels_refs.iter().map(|at| read.symbols[*at as usize].as_str());
+        prop_assert!(texts.eq(labels.iter().flat_map(|l| [l.name.as_str(), l.value.as_str()])));
+        prop_assert_eq!(&series.samples, &request.timeseries[0].samples);
+    }
+
     /// Labels may come anywhere in a series: protobuf fields have no order.
     #[test]
     fn scattered_labels_are_found(a in labels(), b in labels(), samples in vec(sample(false), 1..3)) {
@@ -388,7 +404,7 @@ fn entries(spans: &[BucketSpan], counts: &[f64]) -> Vec<(i32, f64)> {
     for span in spans {
         next += i64::from(span.offset);
         for _ in 0..span.length {
-            indexes.push(i32::try_from(next).unwrap());
+            indexes.push(i32::try_from(next).expect("an index"));
             next += 1;
         }
     }

@@ -197,8 +197,9 @@ impl WriteRequest {
             let exemplars = exemplars.collect();
             let name = series.labels.iter().find(|label| label.name == "__name__");
             let described = self.metadata.iter();
-            let described = described.filter(|one| name.is_some_and(|name| name.value == one.name));
-            let metadata = described.last().map(|one| Metadata2 {
+            let mut described =
+                described.filter(|one| name.is_some_and(|name| name.value == one.name));
+            let metadata = described.next_back().map(|one| Metadata2 {
                 kind: one.kind,
                 help_ref: refs(&[label(&one.help, "")])[0],
                 unit_ref: refs(&[label(&one.unit, "")])[0],
