@@ -117,10 +117,11 @@ impl RangeFunction {
         asks.then_some(UsesStart(self.uses_start))
     }
 
-    /// Whether the result is still what the metric's name says.
+    /// Whether the result is still what the metric's name says. Absence only asks whether there
+    /// is any result: two series that differ by their names must not clash over it.
     pub(crate) fn keeps_name(&self) -> bool {
-        matches!(self.compute, Compute::Between)
-            || matches!(self.name, "last_over_time" | "first_over_time")
+        let keeping = ["last_over_time", "first_over_time", "absent_over_time"];
+        matches!(self.compute, Compute::Between) || keeping.contains(&self.name)
     }
 
     /// The value of a window that holds samples.

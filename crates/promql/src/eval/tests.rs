@@ -747,3 +747,12 @@ fn nothing_lies_on_either_side_of_a_nan() {
         assert_eq!(lines(&store, query, 0), ["{} 0"], "{query}");
     }
 }
+
+/// The story: an alert on the absence of any of a family of metrics, all of which are there.
+#[test]
+fn absence_of_several_metrics_is_no_clash_of_their_names() {
+    let store = [steady("a_total", &[1.0]), steady("b_total", &[1.0])];
+    let any = "absent_over_time({__name__=~\".*_total\"}[1m])";
+    assert!(lines(&store, any, 0).is_empty());
+    assert_eq!(lines(&store, any, 600), ["{} 1"]);
+}
