@@ -3,11 +3,10 @@
 //! order where there is one, the same class of error, and from Prometheus 3 the same warnings
 //! and infos.
 //!
-//! Nothing is excused against Prometheus 3, except what it says itself in two places that hold no
-//! information: the place of a note inside a subquery (it says 1:1, slogate says where), and how
-//! many samples a bucket was raised in (it doubles the number whenever it joins two notes). What
-//! Prometheus 2.42 does otherwise is listed in `known`, by query, with the reason; an entry that
-//! nothing needs fails the test.
+//! Nothing is excused against Prometheus 3, except the number of samples in which it had to raise
+//! a histogram's bucket: it doubles that number whenever it joins two notes. What Prometheus 2.42
+//! does otherwise is listed in `known`, by query, with the reason; an entry that nothing needs
+//! fails the test.
 //!
 //! - `data`: the series. `corpus`: the queries. `generate`: random queries.
 //! - `engine`: asking. `answer`: reading and comparing answers.
@@ -128,7 +127,6 @@ impl Pair {
             // Prometheus 2 answers with a range vector's series in any order.
             has_ordered_series: self.is_3 || !when.is_instant(),
             with_annotations: self.is_3,
-            with_places: !expr.contains(':'),
         };
         let (ours, theirs) = tokio::join!(self.ours.ask(expr, when), self.theirs.ask(expr, when));
         ours.difference(&theirs, strictness)

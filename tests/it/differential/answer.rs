@@ -66,8 +66,6 @@ pub(super) struct Strictness {
     pub(super) has_ordered_series: bool,
     /// Whether warnings and infos count.
     pub(super) with_annotations: bool,
-    /// Whether the places in the query count that they name.
-    pub(super) with_places: bool,
 }
 
 impl Answer {
@@ -110,7 +108,7 @@ impl Answer {
             ("warnings", &self.warnings, &other.warnings),
             ("infos", &self.infos, &other.infos),
         ] {
-            if notes(ours, strictness) != notes(theirs, strictness) {
+            if notes(ours) != notes(theirs) {
                 return Some(format!("{what} {ours:?} and {theirs:?}"));
             }
         }
@@ -122,18 +120,14 @@ impl Answer {
 const NOTES_MAX: usize = 10;
 
 /// Warnings or infos without what is not compared.
-fn notes(texts: &[String], strictness: Strictness) -> Vec<String> {
+fn notes(texts: &[String]) -> Vec<String> {
     if texts.len() >= NOTES_MAX {
         return vec!["many".to_owned()];
     }
     let bare = |text: &String| {
         let (head, tail) = text.split_once(" samples from ").unwrap_or((text, ""));
         let head = head.trim_end_matches(|c: char| !tail.is_empty() && c.is_ascii_digit());
-        let text = format!("{head}{tail}");
-        match text.rfind(" (") {
-            Some(place) if !strictness.with_places => text[..place].to_owned(),
-            _ => text,
-        }
+        format!("{head}{tail}")
     };
     texts.iter().map(bare).collect()
 }

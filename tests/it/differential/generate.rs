@@ -313,8 +313,9 @@ impl Generator {
                 let q = self.pick(QUANTILES);
                 node!(Vector: format!("quantile_over_time({q}, "), range, ")")
             }
+            // Prometheus loses a subquery's `@` here.
             "predict_linear" => {
-                let ahead = self.scalar(depth - 1);
+                let (range, ahead) = (self.range(0), self.scalar(depth - 1));
                 node!(Vector: "predict_linear(", range, ", ", ahead, ")")
             }
             function => node!(Vector: format!("{function}("), range, ")"),
@@ -466,7 +467,10 @@ impl Generator {
     }
 
     fn on_labels(&mut self, depth: usize) -> Node {
-        let (to, from) = (self.pick(LABELS), self.pick(LABELS));
+        // Not one that tells series apart by their kind: Prometheus lets a float and a histogram
+        // of the same labels pass.
+        let to = self.pick(&["new", "job", "team", "zone", "version", "mode"]);
+        let from = self.pick(LABELS);
         let vector = self.vector(depth - 1);
         if self.maybe(3) {
             let other = self.pick(LABELS);
@@ -497,7 +501,7 @@ impl Generator {
             "round",
             "sgn",
             "-",
-            "timestamp",
+            "timestamp_of",
             "absent",
             "day_of_week",
             "hour",
@@ -514,6 +518,12 @@ impl Generator {
         let function = self.pick(&functions);
         let vector = self.vector(depth - 1);
         match function {
+            // Prometheus loses samples where a selector has both `offset` and `@`.
+            "timestamp_of" => {
+                let from = if self.maybe(2) { COUNTERS } else { NATIVES };
+                let name = self.pick(from);
+                node!(Vector: format!("timestamp({name})"))
+            }
             "clamp" => {
                 let (low, high) = (self.scalar(depth - 1), self.scalar(depth - 1));
                 node!(Vector: "clamp(", vector, ", ", low, ", ", high, ")")
