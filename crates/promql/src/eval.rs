@@ -37,6 +37,7 @@ mod label_functions;
 mod meter;
 mod over_time;
 mod range_function;
+mod rank;
 mod rate;
 mod ratio;
 mod regression;

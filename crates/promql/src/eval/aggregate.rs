@@ -12,6 +12,7 @@ use crate::ast::{Aggregate, AggregateOp, Expr, ExprKind, Span};
 use crate::eval::column::NAME_LABELS;
 use crate::eval::fold::Folds;
 use crate::eval::groups::Groups;
+use crate::eval::rank::Ranks;
 use crate::eval::stream::Wanted;
 use crate::eval::text::shortest;
 use crate::eval::{Annotations, Column, EvalError, Evaluated, Evaluator, Grid};
@@ -32,10 +33,8 @@ impl Evaluator<'_> {
     ) -> Result<Evaluated, EvalError> {
         let columns = match aggregate.op {
             AggregateOp::CountValues => self.count_values(aggregate, grid)?,
-            AggregateOp::Topk
-            | AggregateOp::Bottomk
-            | AggregateOp::Limitk
-            | AggregateOp::LimitRatio => self.choose(expr, aggregate, grid)?,
+            AggregateOp::Topk | AggregateOp::Bottomk => self.rank(expr, aggregate, grid)?,
+            AggregateOp::Limitk | AggregateOp::LimitRatio => self.choose(aggregate, grid)?,
             _ => self.fold(aggregate, grid)?,
         };
         Ok(Evaluated::Vector(columns))
@@ -75,13 +74,40 @@ impl Evaluator<'_> {
         folds.finish(&param, self)
     }
 
-    /// The operators that keep some series of a group as they are.
-    fn choose(
+    /// The operators that keep the best series of a group as they are.
+    fn rank(
         &mut self,
         expr: &Expr,
         aggregate: &Aggregate,
         grid: Grid,
     ) -> Result<Vec<Column>, EvalError> {
+        let Some(param) = &aggregate.param else {
+            return Err(EvalError::execution("aggregation needs a parameter"));
+        };
+        let limits = self.eval_scalar(param, grid)?;
+        let stream = self.stream(&aggregate.expr, grid)?;
+        if !chooses_nothing(aggregate.op, &limits) {
+            check_limits(aggregate.op, &limits)?;
+        }
+        let wanted = Wanted {
+            projection: Projection::All,
+            ordered: false,
+        };
+        let grouping = Grouping::of(aggregate);
+        let limits = limits.into_iter().map(whole_limit).collect();
+        let largest_first = aggregate.op == AggregateOp::Topk;
+        let mut ranks = Ranks::new(largest_first, limits, grouping.projection());
+        stream.run(self, grid, wanted, &mut |ev, row| ranks.add(&row, ev))?;
+        if ranks.has_ignored() {
+            let op = aggregate.op.as_str();
+            let message = format!("ignored histogram in {op} aggregation");
+            self.annotations.info(expr.span, message);
+        }
+        Ok(ranks.finish(grid))
+    }
+
+    /// The operators that keep any series of a group as they are.
+    fn choose(&mut self, aggregate: &Aggregate, grid: Grid) -> Result<Vec<Column>, EvalError> {
         let Some(param) = &aggregate.param else {
             return Err(EvalError::execution("aggregation needs a parameter"));
         };
@@ -107,7 +133,7 @@ impl Evaluator<'_> {
         for group in groups(aggregate, &columns) {
             for step in 0..grid.steps {
                 let limit = limits.get(step).copied().unwrap_or(0.0);
-                let chosen = self.choose_at(expr, aggregate, &columns, &group, step, limit);
+                let chosen = choose_at(aggregate.op, &columns, &group, step, limit);
                 for at in &chosen {
                     let value = columns.get(*at).and_then(|column| column.value(step));
                     if let (Some(column), Some(value)) = (kept.get_mut(*at), value) {
@@ -134,51 +160,6 @@ impl Evaluator<'_> {
         let message =
             format!("ratio value should be between -1 and 1, got {ratio}, capping to {capped}");
         self.annotations.warn(span, message);
-    }
-
-    /// The members of a group to keep at a step, best first.
-    fn choose_at(
-        &mut self,
-        expr: &Expr,
-        aggregate: &Aggregate,
-        columns: &[Column],
-        group: &Group,
-        step: usize,
-        limit: f64,
-    ) -> Vec<usize> {
-        let present = group
-            .members
-            .iter()
-            .filter_map(|at| Some((*at, columns.get(*at)?.value(step)?)));
-        if aggregate.op == AggregateOp::LimitRatio {
-            let kept = |at: &usize| {
-                columns
-                    .get(*at)
-                    .is_some_and(|c| ratio::keeps(limit, &c.labels))
-            };
-            return present.map(|(at, _)| at).filter(kept).collect();
-        }
-        let limit = if limit < 1.0 { 0 } else { limit as usize };
-        if aggregate.op == AggregateOp::Limitk {
-            return present.take(limit).map(|(at, _)| at).collect();
-        }
-        let mut ranked: Vec<(usize, f64)> = Vec::new();
-        let mut histograms = false;
-        for (at, value) in present {
-            match value {
-                Value::Float(value) => ranked.push((at, *value)),
-                Value::Histogram(_) => histograms = true,
-            }
-        }
-        if histograms && limit > 0 {
-            let op = aggregate.op.as_str();
-            self.annotations
-                .info(expr.span, format!("ignored histogram in {op} aggregation"));
-        }
-        let largest_first = aggregate.op == AggregateOp::Topk;
-        ranked.sort_by(|(_, a), (_, b)| nan_last(*a, *b, largest_first));
-        ranked.truncate(limit);
-        ranked.into_iter().map(|(at, _)| at).collect()
     }
 
     fn count_values(
@@ -228,6 +209,35 @@ impl Evaluator<'_> {
         }
         Ok(counted)
     }
+}
+
+/// The members of a group to keep at a step.
+fn choose_at(
+    op: AggregateOp,
+    columns: &[Column],
+    group: &Group,
+    step: usize,
+    limit: f64,
+) -> Vec<usize> {
+    let members = group.members.iter().copied();
+    let present = members.filter(|at| {
+        columns
+            .get(*at)
+            .is_some_and(|column| column.value(step).is_some())
+    });
+    if op == AggregateOp::Limitk {
+        return present.take(whole_limit(limit)).collect();
+    }
+    let kept = |at: &usize| {
+        let column = columns.get(*at);
+        column.is_some_and(|column| ratio::keeps(limit, &column.labels))
+    };
+    present.filter(kept).collect()
+}
+
+/// How many series a parameter asks for.
+fn whole_limit(limit: f64) -> usize {
+    if limit < 1.0 { 0 } else { limit as usize }
 }
 
 fn as_float(value: &Value) -> Option<f64> {

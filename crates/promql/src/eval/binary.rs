@@ -3,9 +3,10 @@
 //! Matching is worked out once per pair of series, and applied step by step, because which
 //! series have a value, and so what is ambiguous, changes with the step.
 
+mod plain;
+
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
-
 use slogate_series::{Histogram, Labels, METRIC_NAME, Projection, Value};
 
 use crate::ast::{Binary, BinaryOp, Cardinality, Expr, NumberLiteral, Span, VectorMatching};
@@ -197,7 +198,9 @@ impl Evaluator<'_> {
         // Before labels are copied from the one side: that may give another name.
         let drops_now = drops_name(binary.op) || binary.return_bool && !drops_later;
         let mut join = Join::new(matching, &many, &one, &fills, drops_now, grid.steps);
-        for step in 0..grid.steps {
+        let plain = self.plain_join(binary, &join, swapped, span)?;
+        let steps = if plain.is_some() { 0 } else { grid.steps };
+        for step in 0..steps {
             self.meter.check()?;
             if !join.index_one_side(step)? {
                 continue;
@@ -215,7 +218,7 @@ impl Evaluator<'_> {
                 }
             }
         }
-        let mut columns = join.out;
+        let mut columns = plain.unwrap_or(join.out);
         columns.retain(|column| !column.is_empty());
         if drops_later {
             return self.without_names(columns);
