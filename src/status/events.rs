@@ -65,7 +65,8 @@ impl Seen {
 fn sample(deployment: &Deployment, event: &EventRef, is_recent: bool, now_ms: i64) -> EventSample {
     let digest = deployment.artifact.digest.as_ref();
     let change = deployment.steps.iter().find(|change| {
-        matches!(event.kind, EventKind::Started | EventKind::Step) && change.at_ms == event.time_ms
+        let may_step = [EventKind::Started, EventKind::Step, EventKind::Resumed];
+        may_step.contains(&event.kind) && change.at_ms == event.time_ms
     });
     let step = change.and_then(|change| change.step.index);
     let weight = change.and_then(|change| change.step.weight);

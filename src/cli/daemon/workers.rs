@@ -56,8 +56,13 @@ const SLI_WINDOWS: [(&str, i64); 3] = [("1d", DAY_MS), ("7d", 7 * DAY_MS), ("30d
 /// A day, in milliseconds.
 const DAY_MS: i64 = 86_400_000;
 
-/// How long changes gather before they are written, so that a flood of events is a few writes.
+/// How long changes gather at least before they are written, so that a flood of events is a few
+/// writes.
 const GATHER: Duration = Duration::from_millis(250);
+
+/// How many times as long as the last write took changes gather, so that a flood of events about
+/// many rollouts takes a tenth of a core at most.
+const GATHER_TIMES: u32 = 9;
 
 /// A round that takes this much longer than its interval is late, in milliseconds.
 const SLACK_MS: i64 = 30_000;
@@ -426,8 +431,10 @@ async fn publish(round: Round) {
             due = Instant::now() + Duration::from_millis(left_ms.unsigned_abs());
         }
         let write = move || (publisher.round(scope, now_ms), publisher);
+        let began = Instant::now();
         let written;
         (written, publisher) = blocking(write).await;
+        let took = began.elapsed();
         if is_written("deployments and verdicts", &written) {
             round.heart.beat(rooms.clock.now_ms());
         }
@@ -439,7 +446,11 @@ async fn publish(round: Round) {
             Ok(()) = verdicts.changed() => Scope::Changed,
         };
         if scope == Scope::Changed {
-            tokio::time::sleep(GATHER).await;
+            let gathering = GATHER.max(took * GATHER_TIMES);
+            tokio::select! {
+                () = round.stop.cancelled() => break,
+                () = tokio::time::sleep(gathering) => {}
+            }
             deployments.mark_unchanged();
             verdicts.mark_unchanged();
         }
