@@ -139,6 +139,51 @@ fn the_four_dashboards_are_there_in_one_format() {
     }
 }
 
+/// What each reader comes for; a change must not lose one of these.
+#[test]
+fn each_reader_finds_the_panels_they_come_for() {
+    let wanted: [(&str, &[&str]); 3] = [
+        (
+            "executive.json",
+            &[
+                "Deployment success rate (7d)",
+                "Deployment frequency (30d)",
+                "Mean time to recover from deploys (30d)",
+            ],
+        ),
+        (
+            "on-call.json",
+            &[
+                "Active rollouts with progress",
+                "Failed rollout list",
+                "Recent deploys with errors",
+                "Top error traces by version",
+                "Average time-to-rollback",
+            ],
+        ),
+        (
+            "debug.json",
+            &[
+                "Version-tagged request traces",
+                "Pod/container startup logs",
+                "Image pull errors",
+                "Health probe failure counts",
+                "CPU per version",
+                "Memory per version",
+            ],
+        ),
+    ];
+    let found = dashboards();
+    for (name, titles) in wanted {
+        let dashboard = found.iter().find(|dashboard| dashboard.name() == name);
+        let panels = dashboard.expect("a dashboard").panels();
+        for title in titles {
+            let is_there = panels.iter().any(|panel| panel["title"] == *title);
+            assert!(is_there, "{name}: {title}");
+        }
+    }
+}
+
 /// A schema of Grafana's SDK; `None`, with a line that says so, where there is none.
 fn schema(file: &str) -> Option<jsonschema::Validator> {
     let Some(dir) = std::env::var_os("SLOGATE_CONFORMANCE_DIR") else {
@@ -434,23 +479,48 @@ fn unknown_metrics(expr: &str, known: &BTreeSet<&str>, place: &str, mistakes: &m
     }
 }
 
+fn page(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("docs")
+        .join(name);
+    fs::read_to_string(path).expect("a readable page")
+}
+
+/// Names and expressions of the alert rules that the page shows.
+fn alert_rules() -> Vec<(String, String)> {
+    let page = page("grafana.md");
+    let block = page.split("```yaml\ngroups:").nth(1).expect("alert rules");
+    let block = format!("groups:{}", block.split("```").next().unwrap_or(""));
+    let rules: Json = serde_saphyr::from_str(&block).expect("YAML");
+    let rules = items(&rules["groups"][0]["rules"]).iter();
+    let owned = |json: &Json| text(json).to_owned();
+    rules
+        .map(|rule| (owned(&rule["alert"]), owned(&rule["expr"])))
+        .collect()
+}
+
+/// The expressions that the pages show.
+fn expressions_shown() -> Vec<String> {
+    let pages = [page("grafana.md"), page("metrics.md")];
+    let blocks = pages
+        .iter()
+        .flat_map(|page| page.split("```promql\n").skip(1));
+    blocks
+        .map(|block| block.split("```").next().unwrap_or("").to_owned())
+        .collect()
+}
+
 #[test]
 fn the_alert_rules_shown_are_promql_of_known_metrics() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/grafana.md");
-    let page = fs::read_to_string(page).unwrap();
-    let block = page.split("```yaml\ngroups:").nth(1).expect("alert rules");
-    let block = format!("groups:{}", block.split("```").next().unwrap());
-    let rules: Json = serde_saphyr::from_str(&block).unwrap();
     let mut mistakes = Mistakes::default();
     let known = metrics_of_ours();
-    let rules = items(&rules["groups"][0]["rules"]);
+    let rules = alert_rules();
     assert!(rules.len() >= 5);
-    for rule in rules {
-        let (name, expr) = (text(&rule["alert"]), text(&rule["expr"]));
-        if let Err(error) = slogate_promql::parse(expr) {
+    for (name, expr) in rules {
+        if let Err(error) = slogate_promql::parse(&expr) {
             mistakes.0.push(format!("{name}: {error}\n{expr}"));
         }
-        unknown_metrics(expr, &known, name, &mut mistakes);
+        unknown_metrics(&expr, &known, &name, &mut mistakes);
     }
     mistakes.tell();
 }
@@ -533,10 +603,8 @@ fn the_provisioning_files_fit_the_dashboards() {
     };
     assert_eq!(provider["type"], "file");
     let path = text(&provider["options"]["path"]);
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/grafana.md");
-    let page = fs::read_to_string(page).unwrap();
     assert!(
-        page.contains(path),
+        page("grafana.md").contains(path),
         "docs/grafana.md copies the dashboards to {path}"
     );
 }

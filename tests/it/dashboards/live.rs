@@ -21,7 +21,7 @@ use slogate::config::data_dir::Ports;
 use slogate_series::Series;
 
 use super::variables::{self, Values};
-use super::{Dashboard, dashboards, expressions, items, text};
+use super::{Dashboard, alert_rules, dashboards, expressions, expressions_shown, items, text};
 use crate::harness::{binary, block_on, peers, until};
 
 /// Generous: other tests run beside it.
@@ -227,6 +227,7 @@ fn telemetry(began_ms: i64, now_ms: i64, round: u32) -> Vec<(&'static str, Json)
             "traceId": format!("{now_ms:032x}"), "spanId": format!("{now_ms:016x}"),
             "name": "GET /shop", "kind": kind,
             "startTimeUnixNano": nanos(now_ms - 20), "endTimeUnixNano": nanos(now_ms),
+            "status": { "code": 2 },
         }] })
     };
     let record = json!({ "timeUnixNano": nanos(now_ms), "severityNumber": 9 });
@@ -536,6 +537,15 @@ fn every_panel_shows_something_of_the_demo() {
         has_exemplars: true,
     };
     expect_data(&own, &dashboards, began_ms);
+    for expr in expressions_shown() {
+        let filled = variables::fill(&expr, &Values::new()).expect("built-in variables");
+        let result = own.range_query(&filled);
+        assert!(result.as_ref().is_ok_and(has_data), "{result:?} for {expr}");
+    }
+    for (name, expr) in alert_rules() {
+        let result = own.instant_query(&expr);
+        assert!(result.is_ok(), "{name}: {result:?}");
+    }
 
     drop(feed);
     let series = demo.end();
