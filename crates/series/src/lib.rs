@@ -2,6 +2,7 @@
 //!
 //! - [`labels`]: what names a series: sorted, unique label pairs, cheap to clone.
 //! - [`matcher`]: what selects series: the four PromQL matchers, with RE2 semantics.
+//! - [`re2`]: regular expressions as Prometheus writes them.
 //! - [`sample`]: what a series is made of: float and native-histogram samples, staleness, exemplars.
 //! - [`histogram`]: native (exponential) histograms with Prometheus's bucket boundaries.
 //!
@@ -13,6 +14,7 @@
 pub mod histogram;
 pub mod labels;
 pub mod matcher;
+pub mod re2;
 pub mod sample;
 
 pub use histogram::{Buckets, Histogram, ResetHint};
