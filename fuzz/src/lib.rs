@@ -3,6 +3,8 @@
 //! A target fails by panicking. Besides that nothing panics, each one holds a law of its room:
 //! what was read and written again is the same, what one reader takes the next one takes too.
 
+pub mod query;
+
 use std::sync::Arc;
 
 use slogate::ingest::{Ingest, IngestOptions};

@@ -545,7 +545,7 @@ mod tests {
             "((a{100}){100}){100}".to_owned(),
             "(((((x{10}){10}){10}){10}){10}){10}".to_owned(),
         ] {
-            assert!(compile(&pattern).is_err(), "{:.40}", pattern);
+            assert!(compile(&pattern).is_err(), "{pattern:.40}");
         }
         // Matching takes time in proportion to the text, whatever the pattern.
         let regex = compile("(a*)*(a|aa)*b").unwrap();

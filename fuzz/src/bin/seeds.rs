@@ -24,6 +24,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         directory: directory.into(),
     };
     corpora.write("promql_parse", queries())?;
+    // The settings come first, all off; the metrics are those of the small store.
+    let evaluated = |query: String| {
+        let renamed = query.replace("requests", "x").replace("version", "a");
+        format!(
+            "\0{}",
+            renamed
+                .replace("latency_bucket", "x")
+                .replace("latency", "h")
+        )
+    };
+    corpora.write("promql_eval", queries().into_iter().map(evaluated))?;
     corpora.write("otlp_traces", [proto::<ExportTraceServiceRequest>(TRACES)?])?;
     corpora.write(
         "otlp_metrics",

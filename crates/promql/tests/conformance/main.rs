@@ -5,12 +5,18 @@
 //! tests say so and pass. `SLOGATE_CONFORMANCE_FILE` picks the files whose name contains it,
 //! `SLOGATE_PROMQLTEST_TABLE` names a file to which the table of results goes as Markdown.
 
+mod generated;
 mod notation;
 mod oracle;
 mod report;
 mod run;
 mod script;
 mod store;
+
+/// The body of the fuzz target `promql_eval`.
+#[expect(unreachable_pub, reason = "it is reached from the fuzz target")]
+#[path = "../../../../fuzz/src/query.rs"]
+mod query;
 
 use std::path::{Path, PathBuf};
 
