@@ -14,6 +14,8 @@
 //! # Ok::<(), slogate_promql::EvalError>(())
 //! ```
 //!
+//! `examples/evaluate.rs` evaluates a query given on the command line.
+//!
 //! The way through the crate:
 //! - `lexer` and `parser` make a typed tree ([`ast`]) with the place of every node, against
 //!   the signatures in [`function`]; [`duration`] holds what stands in brackets and after

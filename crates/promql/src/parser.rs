@@ -288,7 +288,7 @@ impl<'a> Parser<'a> {
             return Err(self.fail(name, suggest::unknown_function(text)));
         };
         if function.is_experimental && !self.options.experimental_functions {
-            let message = format!("function {text:?} is experimental and not enabled");
+            let message = format!("function {text:?} is not enabled: it is experimental");
             return Err(self.fail(name, message));
         }
         let (args, close, height) = self.arguments(function.takes_label_selector)?;
@@ -593,16 +593,15 @@ impl<'a> Parser<'a> {
 
     fn string(&mut self) -> Result<String, ParseError> {
         let span = self.token().span;
-        let text = literal::unquote(self.text())
-            .map_err(|why| self.fail(span, format!("error unquoting string: {why}")))?;
+        let text = literal::unquote(self.text()).map_err(|why| self.fail_unquoting(span, &why))?;
         self.advance();
         Ok(text)
     }
 
     fn string_literal(&mut self) -> Result<StringLiteral, ParseError> {
         let span = self.token().span;
-        let bytes = literal::unquote_bytes(self.text())
-            .map_err(|why| self.fail(span, format!("error unquoting string: {why}")))?;
+        let bytes =
+            literal::unquote_bytes(self.text()).map_err(|why| self.fail_unquoting(span, &why))?;
         self.advance();
         Ok(match String::from_utf8_lossy(&bytes) {
             Cow::Borrowed(text) => text.into(),
@@ -611,6 +610,13 @@ impl<'a> Parser<'a> {
                 bytes: Some(bytes.into()),
             },
         })
+    }
+
+    fn fail_unquoting(&self, span: Span, why: &str) -> ParseError {
+        self.fail(
+            span,
+            format!("error unquoting string {:?}: {why}", self.text()),
+        )
     }
 
     // The token cursor. The list always ends with `End`, which is never passed.

@@ -50,10 +50,11 @@ impl Parser<'_> {
         let close = self.expect(TokenKind::RightBracket, "a duration or \"]\"")?;
         let Parsed { expr, height } = parsed;
         if expr.value_type() != ValueType::Vector {
-            let message = format!(
-                "subquery is only allowed on instant vector, got {} instead",
-                expr.value_type().documented()
-            );
+            let got = match expr.value_type() {
+                ValueType::Matrix => "matrix",
+                other => other.documented(),
+            };
+            let message = format!("subquery is only allowed on instant vector, got {got} instead");
             return Err(self.fail(expr.span, message));
         }
         for duration in [Some(&range), step.as_ref()].into_iter().flatten() {
@@ -213,7 +214,7 @@ impl Parser<'_> {
         let ms = (seconds * 1000.0).round();
         // What an i64 of milliseconds holds.
         if ms.is_nan() || ms.abs() > 9.2e18 {
-            let message = format!("timestamp out of bounds for @ modifier: {seconds}");
+            let message = format!("timestamp out of bounds for @ modifier: {seconds:.6}");
             return Err(self.fail(span, message));
         }
         Ok(AtModifier::TimeMs(ms as i64))

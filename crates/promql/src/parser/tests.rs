@@ -311,10 +311,14 @@ fn what_is_behind_flags_parses_and_prints_with_them_only() {
         ("x[5m] @ 5 anchored", "x[5m] anchored @ 5.000", off),
         ("x smoothed @ 5", "x @ 5.000 smoothed", off),
         ("x anchored [5m]", "x[5m] anchored", off),
-        ("info(x)", "info(x)", off),
-        ("info(x, {})", "info(x, {})", off),
-        ("info(x, {a=~\".*\"})", "info(x, {a=~\".*\"})", off),
-        ("start_timestamp(x)", "start_timestamp(x)", off),
+        ("info(x)", "info(x)", "not enabled"),
+        ("info(x, {})", "info(x, {})", "not enabled"),
+        (
+            "info(x, {a=~\".*\"})",
+            "info(x, {a=~\".*\"})",
+            "not enabled",
+        ),
+        ("start_timestamp(x)", "start_timestamp(x)", "not enabled"),
         ("limit_ratio(0.5, x)", "limit_ratio(0.5, x)", off),
     ] {
         assert_eq!(printed(source), printed_as, "{source}");

@@ -12,6 +12,7 @@ mod report;
 mod run;
 mod script;
 mod store;
+mod texts;
 
 /// The body of the fuzz target `promql_eval`.
 #[expect(unreachable_pub, reason = "it is reached from the fuzz target")]
