@@ -36,6 +36,7 @@ mod info;
 mod label_functions;
 mod meter;
 mod over_time;
+mod plan;
 mod range_function;
 mod rank;
 mod rate;
@@ -61,6 +62,7 @@ pub use annotation::{Annotation, AnnotationLevel};
 pub(crate) use column::{Column, Grid, merge_same_labels};
 use meter::Meter;
 pub use meter::QueryStats;
+use plan::Plan;
 use select::HistogramNeeds;
 
 /// How queries are evaluated.
@@ -238,6 +240,7 @@ impl Engine {
         let grid = Grid::instant(at_ms);
         let durations = DurationContext::default();
         let mut evaluator = Evaluator::new(self, queryable, grid, durations, interrupt);
+        evaluator.make_plan(&expr, grid);
         let value = match expr.value_type() {
             ValueType::Matrix => QueryValue::Matrix(evaluator.top_matrix(&expr, grid)?),
             _ => evaluator.top_instant(&expr, grid)?,
@@ -290,6 +293,7 @@ impl Engine {
         let context = DurationContext { step_ms, range_ms };
         let mut evaluator = Evaluator::new(self, queryable, grid, context, interrupt);
         evaluator.query_end_ms = end_ms;
+        evaluator.make_plan(&expr, grid);
         let columns = match evaluator.eval(&expr, grid)? {
             Evaluated::Vector(columns) => column::drop_flagged_names(columns)?,
             Evaluated::Scalar(values) => vec![Column::from_scalar(&values)],
@@ -370,6 +374,7 @@ pub(crate) struct Evaluator<'a> {
     query_end_ms: i64,
     durations: DurationContext,
     meter: Meter,
+    plan: Plan,
     needs: HistogramNeeds,
     annotations: Annotations,
 }
@@ -389,6 +394,7 @@ impl<'a> Evaluator<'a> {
             query_end_ms: grid.end_ms(),
             durations,
             meter: Meter::new(engine.samples_max, interrupt.clone()),
+            plan: Plan::default(),
             needs: HistogramNeeds::default(),
             annotations: Annotations::default(),
         }

@@ -31,6 +31,8 @@ pub(crate) struct Meter {
     interrupt: Interrupt,
     samples_max: usize,
     held: usize,
+    /// Held beside that, for later parts of the query.
+    kept: usize,
     peak: usize,
     pub(crate) queryable: u64,
 }
@@ -41,6 +43,7 @@ impl Meter {
             interrupt,
             samples_max,
             held: 0,
+            kept: 0,
             peak: 0,
             queryable: 0,
         }
@@ -59,11 +62,23 @@ impl Meter {
     /// Holds `samples` more.
     pub(crate) fn hold(&mut self, samples: usize) -> Result<(), EvalError> {
         self.held = self.held.saturating_add(samples);
-        self.peak = self.peak.max(self.held);
-        if self.held > self.samples_max {
+        let all = self.held.saturating_add(self.kept);
+        self.peak = self.peak.max(all);
+        if all > self.samples_max {
             return Err(EvalError::TooManySamples);
         }
         Ok(())
+    }
+
+    /// Holds `samples` more until they are released, whatever is given back before.
+    pub(crate) fn keep(&mut self, samples: usize) -> Result<(), EvalError> {
+        self.kept = self.kept.saturating_add(samples);
+        self.hold(0)
+    }
+
+    /// Gives `samples` back that were kept.
+    pub(crate) fn release_kept(&mut self, samples: usize) {
+        self.kept = self.kept.saturating_sub(samples);
     }
 
     /// Gives `samples` back.

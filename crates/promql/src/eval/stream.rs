@@ -23,6 +23,7 @@ use crate::ast::{
 };
 use crate::duration::DurationExpr;
 use crate::eval::column::{self, NAME_LABELS};
+use crate::eval::plan::{Copy, Way};
 use crate::eval::range_function::{RangeFunction, check_extension};
 use crate::eval::select;
 use crate::eval::select::HistogramNeeds;
@@ -66,9 +67,9 @@ pub(crate) enum Take {
 
 /// Samples to be read from the store.
 pub(crate) struct Read {
-    matchers: Vec<Matcher>,
-    start_ms: i64,
-    end_ms: i64,
+    pub(crate) matchers: Vec<Matcher>,
+    pub(crate) start_ms: i64,
+    pub(crate) end_ms: i64,
     ends: WindowEnds,
     lookback_ms: i64,
     /// Whether nobody looks at buckets of histograms.
@@ -195,26 +196,37 @@ impl<'e> Evaluator<'e> {
         grid: Grid,
         take: Take,
     ) -> Result<Stream<'x>, EvalError> {
+        let (read, reach) = self.newest_reading(selector, grid)?;
+        Ok(Stream::of(match reach.filter(|_| take == Take::Value) {
+            Some(reach) => {
+                // A range of nothing, and the lookback on both its sides.
+                let windows = Windows {
+                    range_ms: 0,
+                    ends: read.ends,
+                    reach: Some(reach),
+                };
+                Source::Windows(read, windows, RangeFunction::between(span))
+            }
+            None => Source::Newest(read, take),
+        }))
+    }
+
+    /// What an instant selector reads, and how far it reaches if it is smoothed.
+    pub(crate) fn newest_reading(
+        &self,
+        selector: &VectorSelector,
+        grid: Grid,
+    ) -> Result<(Read, Option<Reach>), EvalError> {
         let ends = self.ends_of(selector.offset.as_ref(), selector.at)?;
         let lookback_ms = self.engine.lookback_ms;
-        let matchers = selector.all_matchers();
-        if selector.extension == Some(Extension::Smoothed) && take == Take::Value {
-            let reach = Reach {
-                extension: Extension::Smoothed,
-                lookback_ms,
-            };
-            let read = self.reading(matchers, ends, grid, reach.beyond_ms());
-            // A range of nothing, and the lookback on both its sides.
-            let windows = Windows {
-                range_ms: 0,
-                ends,
-                reach: Some(reach),
-            };
-            let function = RangeFunction::between(span);
-            return Ok(Stream::of(Source::Windows(read, windows, function)));
-        }
-        let read = self.reading(matchers, ends, grid, (lookback_ms, 0));
-        Ok(Stream::of(Source::Newest(read, take)))
+        let is_smoothed = selector.extension == Some(Extension::Smoothed);
+        let reach = is_smoothed.then_some(Reach {
+            extension: Extension::Smoothed,
+            lookback_ms,
+        });
+        let reads = reach.map_or((lookback_ms, 0), Reach::beyond_ms);
+        let read = self.reading(selector.all_matchers(), ends, grid, reads);
+        Ok((read, reach))
     }
 
     fn signed<'x>(&mut self, unary: &'x Unary, grid: Grid) -> Result<Stream<'x>, EvalError> {
@@ -412,7 +424,7 @@ impl<'e> Evaluator<'e> {
         })
     }
 
-    fn range_reading(
+    pub(crate) fn range_reading(
         &self,
         matrix: &MatrixSelector,
         grid: Grid,
@@ -463,6 +475,27 @@ impl<'e> Evaluator<'e> {
         wanted: Wanted<'_>,
         each: &mut dyn FnMut(&mut Evaluator<'_>, &Labels, &mut Samples) -> Result<(), EvalError>,
     ) -> Result<(), EvalError> {
+        let mut take_in = |ev: &mut Self, labels: &Labels, samples: &mut Samples| {
+            if read.only_totals {
+                histogram::keep_totals(&mut samples.histograms);
+            }
+            ev.meter.check()?;
+            each(ev, labels, samples)
+        };
+        let (first, wanted) = match self.plan.way(read) {
+            Way::Alone => (None, wanted),
+            // Who asks next may look at all labels.
+            Way::First(at) => (Some(at), EVERYTHING),
+            Way::Again(answer, held) => {
+                let mut samples = Samples::default();
+                for (labels, kept) in answer.iter() {
+                    samples.clone_from(kept);
+                    take_in(self, labels, &mut samples)?;
+                }
+                self.meter.release_kept(held);
+                return Ok(());
+            }
+        };
         let selection = Selection {
             matchers: &read.matchers,
             start_ms: read.start_ms,
@@ -471,20 +504,23 @@ impl<'e> Evaluator<'e> {
             ordered: wanted.ordered,
         };
         let queryable = self.queryable;
+        let mut copy = first.map(|_| Copy::default());
         let mut result = Ok(());
         queryable.for_each(&selection, &mut |labels, samples| {
-            if read.only_totals {
-                histogram::keep_totals(&mut samples.histograms);
-            }
-            result = self
-                .meter
-                .check()
-                .and_then(|()| each(self, labels, samples));
+            copy = copy
+                .take()
+                .and_then(|mut copy| copy.push(labels, samples).then_some(copy));
+            result = take_in(self, labels, samples);
             match result {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
             }
         })?;
+        if let Some(at) = first {
+            self.meter
+                .keep(copy.as_ref().map_or(0, |copy| copy.samples))?;
+            self.plan.keep(at, copy);
+        }
         result
     }
 
