@@ -225,4 +225,4 @@ fn json(value: &impl serde::Serialize) -> Response {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

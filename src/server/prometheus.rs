@@ -205,3 +205,6 @@ fn options(app: &App, request: &Request) -> Response {
     app.prometheus.origins.mark(origin, response.headers_mut());
     response
 }
+
+#[cfg(test)]
+mod tests;

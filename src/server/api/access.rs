@@ -3,7 +3,8 @@
 //! Without authentication slogate listens on loopback only, and then whoever is on the machine
 //! may ask everything. A web page that a browser on the machine shows may not: a request that
 //! changes something and says it comes from another origin is refused. (Reading is kept from
-//! pages by the browser itself, since no answer carries CORS headers.)
+//! pages by the browser itself, since no answer carries CORS headers but those of the Prometheus
+//! API, which only reads: whose pages may read there is a setting.)
 
 use axum::extract::{MatchedPath, Request};
 use axum::middleware::Next;

@@ -80,15 +80,15 @@ impl MetricSource for Told {
     }
 }
 
-struct House {
-    app: Arc<App>,
-    server: Server,
+pub(in crate::server) struct House {
+    pub(in crate::server) app: Arc<App>,
+    pub(in crate::server) server: Server,
     source: Arc<Told>,
     clock: ManualClock,
     dir: tempfile::TempDir,
 }
 
-async fn house() -> House {
+pub(in crate::server) async fn house() -> House {
     let dir = tempfile::tempdir().unwrap();
     let records = Records::open(dir.path()).unwrap();
     let ledger = Ledger::open(records);
@@ -157,7 +157,7 @@ fn remote_write(clock: &ManualClock) -> Arc<RemoteWrite> {
 }
 
 impl House {
-    async fn get(&self, path: &str) -> Answer {
+    pub(in crate::server) async fn get(&self, path: &str) -> Answer {
         http(&self.server, "GET", path, &[], b"").await
     }
 
