@@ -125,11 +125,19 @@ fn notes(texts: &[String]) -> Vec<String> {
         return vec!["many".to_owned()];
     }
     let bare = |text: &String| {
+        // Of the pairs that an operator can't combine Prometheus names one, by chance.
+        if let Some((pair, _)) = text.split_once("\": ")
+            && pair.contains("incompatible sample types")
+        {
+            return pair.to_owned();
+        }
         let (head, tail) = text.split_once(" samples from ").unwrap_or((text, ""));
         let head = head.trim_end_matches(|c: char| !tail.is_empty() && c.is_ascii_digit());
         format!("{head}{tail}")
     };
-    texts.iter().map(bare).collect()
+    let mut bare: Vec<String> = texts.iter().map(bare).collect();
+    bare.dedup();
+    bare
 }
 
 fn number(json: &Json) -> Option<f64> {
