@@ -11,6 +11,7 @@
 //! - [`file`](mod@file): the YAML file as keys with their places.
 //! - [`resolve`]: from layers to one value per setting, and where it came from.
 //! - [`outbound`]: how HTTP peers are called; [`secret`]: text that is shown nowhere.
+//! - [`source`]: where series are asked for.
 //! - [`mistake`]: what is wrong, said so that it can be mended; [`suggest`]: did-you-mean.
 //! - [`reference`](mod@reference): docs/configuration.md.
 //! - [`data_dir`]: the data directory, its lock and its format.
@@ -26,6 +27,7 @@ pub mod outbound;
 pub mod reference;
 pub mod resolve;
 pub mod secret;
+pub mod source;
 pub mod suggest;
 pub mod table;
 pub mod value;
@@ -35,6 +37,7 @@ pub use mistake::{Mistake, Mistakes};
 pub use outbound::{AuthSettings, OutboundSettings, SecretFrom, TlsSettings};
 pub use resolve::{Layers, Origin, Values};
 pub use secret::Secret;
+pub use source::{EngineSettings, MappingSettings, NamedSource, RemoteSettings, SourceSettings};
 
 use slogate_series::Matcher;
 use value::Value;
@@ -60,6 +63,8 @@ pub struct Config {
     pub policy_paths: Vec<PathBuf>,
     /// Where verdicts take their series from.
     pub source: SourceSettings,
+    /// Other sources, for some services; the first that is for a target has its series.
+    pub sources: Vec<NamedSource>,
     /// Series of ours out; `None` for nowhere.
     pub export: Option<ExportSettings>,
     /// Queries of the embedded store.
@@ -113,15 +118,6 @@ pub struct StoreSettings {
     pub out_of_order_window_ms: i64,
     /// Series it may hold.
     pub series_max: usize,
-}
-
-/// Where verdicts take their series from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SourceSettings {
-    /// The embedded store.
-    Embedded,
-    /// A Prometheus-compatible server.
-    Prometheus(Box<OutboundSettings>),
 }
 
 /// Series of ours out by remote write.
@@ -229,6 +225,7 @@ impl Config {
             values,
             mistakes: Vec::new(),
         };
+        let (sources, in_sources) = source::named(values);
         let config = Config {
             listen: reader.listen(),
             public_url: reader.text("publicUrl"),
@@ -250,6 +247,7 @@ impl Config {
             judge_interval_ms: reader.duration_ms("judge.interval"),
             policy_paths: reader.paths("policy.paths"),
             source: reader.source(),
+            sources,
             export: reader.export(),
             query: QuerySettings {
                 concurrency: reader.count("query.concurrency"),
@@ -282,6 +280,7 @@ impl Config {
             },
             shown: String::new(),
         };
+        reader.mistakes.extend(in_sources);
         (config, reader.mistakes)
     }
 }
@@ -313,25 +312,6 @@ impl Reader<'_> {
             api: address("listen.api"),
             otlp_grpc: address("listen.otlpGrpc"),
             otlp_http: address("listen.otlpHttp"),
-        }
-    }
-
-    fn source(&mut self) -> SourceSettings {
-        let peer = self.outbound("source");
-        match (self.text("source.kind").as_deref(), peer) {
-            (Some("prometheus"), Some(peer)) => SourceSettings::Prometheus(Box::new(peer)),
-            (Some("prometheus"), None) if self.values.is_wrong("source.url") => {
-                SourceSettings::Embedded
-            }
-            (Some("prometheus"), None) => {
-                self.mistake(
-                    "source.kind",
-                    "source.kind: prometheus needs source.url".to_owned(),
-                    "set source.url, for example http://127.0.0.1:9090",
-                );
-                SourceSettings::Embedded
-            }
-            _ => SourceSettings::Embedded,
         }
     }
 
@@ -479,7 +459,7 @@ mod tests {
         let config = load(&[]).unwrap();
         assert_eq!(config.listen.api.to_string(), "127.0.0.1:9560");
         assert_eq!(config.data_dir, PathBuf::from("./slogate-data"));
-        assert_eq!(config.source, SourceSettings::Embedded);
+        assert_eq!(config.source.engine, EngineSettings::Embedded);
         assert_eq!(config.ingest.flush_interval_ms, 5000);
         assert_eq!(config.telemetry, None);
         assert!(config.query.concurrency >= 4);
@@ -545,9 +525,10 @@ mod tests {
             ("SLOGATE_SOURCE_URL", "http://prom:9090/"),
         ])
         .unwrap();
-        let SourceSettings::Prometheus(peer) = config.source else {
+        let EngineSettings::Prometheus(remote) = config.source.engine else {
             panic!("not remote")
         };
+        let peer = remote.peer;
         assert_eq!(peer.url, "http://prom:9090");
         assert_eq!((peer.timeout_ms, peer.auth), (10_000, AuthSettings::None));
     }

@@ -4,6 +4,7 @@
 //!
 //! - [`artifact`]: a sealed build output, identified by its digest.
 //! - [`target`]: where a deployment happens: service, environment, region.
+//! - [`Glob`]: patterns for names of services and environments.
 //! - [`event`]: an immutable fact from outside, deduplicated by (source, id).
 //! - [`deployment`]: one attempt to bring an artifact to a target: the fold of its events.
 //! - [`verdict`]: pass, fail or inconclusive, with each check's evidence.
@@ -15,6 +16,7 @@
 pub mod artifact;
 pub mod deployment;
 pub mod event;
+mod glob;
 pub mod target;
 pub mod time;
 pub mod verdict;
@@ -24,6 +26,7 @@ pub use deployment::{
     Deployment, DeploymentId, EventRef, ObservedVersion, Origin, Phase, StepChange,
 };
 pub use event::{Event, EventKind, Step};
+pub use glob::Glob;
 pub use target::Target;
 pub use time::{Clock, ManualClock, SystemClock};
 pub use verdict::{

@@ -38,7 +38,6 @@ mod defaults;
 mod diagnostics;
 mod document;
 mod explain;
-mod glob;
 mod parse;
 mod promql;
 mod reader;
@@ -49,11 +48,11 @@ mod yaml;
 
 pub use diagnostics::{Diagnostic, Diagnostics, Place, SourceFile};
 pub use explain::explain;
-pub use glob::Glob;
 pub use parse::parse;
 pub use set::{PolicySet, built_in, load};
 pub use template::{MissingVariable, Template, TemplateError, Variable, Vars};
 
+pub use crate::model::Glob;
 use crate::model::{CheckKind, Target};
 
 /// A named set of checks that a rollout has to pass.

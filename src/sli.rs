@@ -34,7 +34,7 @@ use serde::Serialize;
 use crate::deploy::{Deployments, Filter, OBSERVER};
 use crate::ledger::Ledger;
 use crate::model::{Deployment, DeploymentId, EventKind, Outcome, Phase, TimeRange};
-use crate::source::MetricSource;
+use crate::source::Sources;
 
 mod delta;
 
@@ -150,21 +150,17 @@ struct Fact {
 pub struct Slis {
     deployments: Arc<Deployments>,
     ledger: Arc<Ledger>,
-    source: Arc<dyn MetricSource>,
+    sources: Sources,
     settled: Mutex<HashMap<DeploymentId, Delta>>,
 }
 
 impl Slis {
     /// Reports on these deployments, with their verdicts and telemetry.
-    pub fn new(
-        deployments: Arc<Deployments>,
-        ledger: Arc<Ledger>,
-        source: Arc<dyn MetricSource>,
-    ) -> Slis {
+    pub fn new(deployments: Arc<Deployments>, ledger: Arc<Ledger>, sources: Sources) -> Slis {
         Slis {
             deployments,
             ledger,
-            source,
+            sources,
             settled: Mutex::default(),
         }
     }
@@ -250,7 +246,8 @@ impl Slis {
         if let Some(known) = self.settled.lock().get(&deployment.id) {
             return *known;
         }
-        let found = delta::post_against_pre(deployment, self.source.as_ref(), now_ms).await;
+        let source = self.sources.of(&deployment.target);
+        let found = delta::post_against_pre(deployment, source.as_ref(), now_ms).await;
         let Ok(found) = found else {
             return Delta::default();
         };

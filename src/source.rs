@@ -9,16 +9,27 @@
 //! counts.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use slogate_promql::QueryValue;
 
+use crate::model::{Glob, Target};
+
 pub(crate) mod blocks;
+mod breaker;
 mod embedded;
+mod join;
+mod mapping;
+mod observe;
 mod prometheus;
+mod translate;
 
 pub use embedded::{EmbeddedSource, Evaluated, Evaluation, EvaluationError, When};
+pub use mapping::{Mapping, MappingError};
+pub use observe::observed;
 pub use prometheus::{PrometheusSource, PrometheusSourceError};
+pub(crate) use translate::translate;
 
 /// An answer of a source.
 #[derive(Clone, Debug)]
@@ -60,6 +71,103 @@ pub trait MetricSource: Send + Sync {
 
     /// What to call it in errors and evidence, for example `embedded` or a URL.
     fn name(&self) -> &str;
+
+    /// Which of its series are requests, and which labels say whose they are.
+    fn mapping(&self) -> &Mapping {
+        Mapping::otel()
+    }
+
+    /// Whether it is to be asked which versions run; see [`observed()`].
+    fn observes(&self) -> bool {
+        false
+    }
+}
+
+/// A source that is read by another mapping than the usual one.
+pub struct Mapped {
+    /// What is asked.
+    pub source: Arc<dyn MetricSource>,
+    /// How its series are read.
+    pub mapping: Mapping,
+}
+
+impl MetricSource for Mapped {
+    fn query<'a>(
+        &'a self,
+        expr: &'a str,
+        at_ms: i64,
+    ) -> BoxFuture<'a, Result<Answer, SourceError>> {
+        self.source.query(expr, at_ms)
+    }
+
+    fn name(&self) -> &str {
+        self.source.name()
+    }
+
+    fn mapping(&self) -> &Mapping {
+        &self.mapping
+    }
+
+    fn observes(&self) -> bool {
+        self.source.observes()
+    }
+}
+
+/// Every source there is, and which target's series are where.
+#[derive(Clone)]
+pub struct Sources {
+    default: Arc<dyn MetricSource>,
+    named: Vec<Named>,
+}
+
+/// A source for some targets only.
+#[derive(Clone)]
+pub struct Named {
+    /// Whose series it has.
+    pub service: Glob,
+    /// In which environment.
+    pub environment: Glob,
+    /// The source.
+    pub source: Arc<dyn MetricSource>,
+}
+
+impl Sources {
+    /// One source for all.
+    pub fn only(source: Arc<dyn MetricSource>) -> Self {
+        Sources::new(source, Vec::new())
+    }
+
+    /// The first of `named` that is for a target has its series; `default` has all others'.
+    pub fn new(default: Arc<dyn MetricSource>, named: Vec<Named>) -> Self {
+        Sources { default, named }
+    }
+
+    /// Where the series of `target` are.
+    pub fn of(&self, target: &Target) -> &Arc<dyn MetricSource> {
+        match self.named.get(self.place_of(target)) {
+            Some(named) => &named.source,
+            None => &self.default,
+        }
+    }
+
+    /// Which of [`Sources::count`] sources has the series of `target`, from 0.
+    pub fn place_of(&self, target: &Target) -> usize {
+        let found = self.named.iter().position(|named| {
+            named.service.matches(&target.service) && named.environment.matches(&target.environment)
+        });
+        found.unwrap_or(self.named.len())
+    }
+
+    /// Every source with its place.
+    pub fn all(&self) -> impl Iterator<Item = (usize, &Arc<dyn MetricSource>)> {
+        let named = self.named.iter().map(|named| &named.source);
+        named.chain([&self.default]).enumerate()
+    }
+
+    /// How many sources there are.
+    pub fn count(&self) -> usize {
+        self.named.len() + 1
+    }
 }
 
 /// A series selector as text, values escaped: `name{a="b"}`, without empty values.

@@ -7,7 +7,7 @@ use super::flags::SettingFlags;
 use super::output::{self, Output, OutputArgs};
 use crate::config::Values;
 use crate::config::reference;
-use crate::config::table::SETTINGS;
+use crate::config::table::{SETTINGS, by_key};
 use crate::config::value::Kind;
 
 /// Print the effective settings and where each value came from
@@ -57,7 +57,7 @@ pub(super) fn run(args: &ConfigArgs) -> Exit {
 
 /// `key: value  # origin`, aligned, in the table's order.
 fn text(values: &Values) -> String {
-    let lines: Vec<(String, String)> = SETTINGS
+    let mut lines: Vec<(String, String)> = SETTINGS
         .iter()
         .map(|setting| match values.get(setting.key) {
             Some((value, origin)) => (
@@ -67,6 +67,7 @@ fn text(values: &Values) -> String {
             None => (format!("{}:", setting.key), "not set".to_owned()),
         })
         .collect();
+    lines.extend(named(values).map(|(key, shown, origin)| (format!("{key}: {shown}"), origin)));
     let width = lines
         .iter()
         .map(|(line, _)| line.chars().count())
@@ -78,9 +79,25 @@ fn text(values: &Values) -> String {
         .collect()
 }
 
+/// What named sources set: key, value and origin.
+fn named(values: &Values) -> impl Iterator<Item = (String, String, String)> {
+    values.scopes().flat_map(|(name, own)| {
+        own.iter().map(move |(key, value, origin)| {
+            let own_key = key.strip_prefix("source.").unwrap_or(key);
+            let setting = by_key(key);
+            let shown = setting.map_or_else(|| value.to_string(), |setting| setting.shown(value));
+            (
+                format!("sources.{name}.{own_key}"),
+                shown,
+                origin.to_string(),
+            )
+        })
+    })
+}
+
 /// `{"settings": [{"key", "value", "origin"}], "warnings": […]}`.
 fn json_of(values: &Values) -> serde_json::Value {
-    let settings: Vec<serde_json::Value> = SETTINGS
+    let mut settings: Vec<serde_json::Value> = SETTINGS
         .iter()
         .map(|setting| match values.get(setting.key) {
             Some((value, origin)) => json!({
@@ -94,6 +111,10 @@ fn json_of(values: &Values) -> serde_json::Value {
             None => json!({ "key": setting.key, "value": null, "origin": "default" }),
         })
         .collect();
+    settings.extend(
+        named(values)
+            .map(|(key, value, origin)| json!({ "key": key, "value": value, "origin": origin })),
+    );
     json!({ "settings": settings, "warnings": values.warnings })
 }
 
@@ -122,5 +143,24 @@ mod tests {
         let json = json_of(&values);
         assert_eq!(json["settings"][0]["value"], "127.0.0.1:0");
         assert_eq!(json["settings"][0]["origin"], "--listen-api");
+    }
+
+    #[test]
+    fn named_sources_are_shown_without_their_secrets() {
+        const FILE: &str = "sources:\n  shop:\n    service: shop\n    kind: prometheus\n    \
+                            url: http://c:1\n    password: hunter2\n    username: u\n";
+        let file = crate::config::file::SettingsFile::parse(
+            std::path::Path::new("slogate.yaml"),
+            FILE.to_owned(),
+        );
+        let layers = Layers {
+            file: Some(file.unwrap()),
+            ..Layers::default()
+        };
+        let (_, values) = Config::load(&layers).unwrap();
+        let text = text(&values);
+        assert!(text.contains("sources.shop.url: http://c:1"), "{text}");
+        assert!(text.contains("sources.shop.password: (hidden)"), "{text}");
+        assert!(!json_of(&values).to_string().contains("hunter2"));
     }
 }

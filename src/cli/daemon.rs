@@ -17,19 +17,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opentelemetry_sdk::trace::SdkTracer;
+use parking_lot::Mutex;
 use slogate_tsdb::Store;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::value::Value;
-use crate::config::{Config, DataDir, DataDirError, Ports, SourceSettings};
+use crate::config::{Config, DataDir, DataDirError, EngineSettings, Ports, SourceSettings};
 use crate::deploy::{Deployments, DeploymentsOptions};
 use crate::export::{ExportError, Exporter};
 use crate::ingest::{Ingest, IngestError, IngestOptions};
 use crate::judge::{Watcher, WatcherOptions, WatcherParts};
 use crate::ledger::Ledger;
-use crate::model::Clock;
+use crate::model::{Clock, Glob, ObservedVersion};
 use crate::policy::{self, PolicySet};
 use crate::record::{self, ReadError, Records};
 use crate::server::api::{self, App};
@@ -40,7 +41,9 @@ use crate::server::otlp::{self, Otlp};
 use crate::server::prometheus::{Origins, Prometheus};
 use crate::server::remote_write::RemoteWrite;
 use crate::sli::Slis;
-use crate::source::{EmbeddedSource, MetricSource, PrometheusSource, PrometheusSourceError};
+use crate::source::{
+    EmbeddedSource, Mapped, Mapping, MetricSource, Named, PrometheusSource, Sources,
+};
 use crate::telemetry::logging::{self, Format, LogError, LogOptions};
 use crate::telemetry::{Heartbeats, Registry, process};
 
@@ -77,6 +80,9 @@ struct Rooms {
     deployments: Arc<Deployments>,
     slis: Arc<Slis>,
     watcher: Arc<Watcher>,
+    sources: Sources,
+    /// Versions that remote sources show, until the deployments are told.
+    shown: Arc<Mutex<Vec<ObservedVersion>>>,
     policies: Arc<PolicySet>,
     registry: Registry,
     heartbeats: Heartbeats,
@@ -112,9 +118,17 @@ pub(super) enum StartError {
     /// The records can't be read.
     #[error(transparent)]
     Deployments(#[from] ReadError),
-    /// The remote source's settings are wrong.
+    /// A source's settings are wrong.
     #[error(transparent)]
-    Source(#[from] PrometheusSourceError),
+    Source(#[from] SetUpError),
+}
+
+/// Why a source can't be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("{section}: {reason}")]
+pub(super) struct SetUpError {
+    section: String,
+    reason: String,
 }
 
 /// Why the daemon did not stop as it should; what was acknowledged is on disk all the same.
@@ -351,25 +365,24 @@ async fn furnish(
         deployments,
     } = stored;
     let embedded = EmbeddedSource::new(store.clone(), &config.query);
-    let source: Arc<dyn MetricSource> = match &config.source {
-        SourceSettings::Embedded => Arc::new(embedded.clone()),
-        SourceSettings::Prometheus(peer) => Arc::new(PrometheusSource::new(peer)?),
-    };
+    let sources = sources(config, &embedded, &clock, &registry)?;
     let public_url = config.public_url.clone();
     let watcher = Watcher::new(WatcherParts {
         policies: policies.clone(),
         deployments: deployments.clone(),
         ledger: ledger.clone(),
-        source: source.clone(),
+        sources: sources.clone(),
         clock: clock.clone(),
         options: WatcherOptions {
             interval_ms: config.judge_interval_ms,
             public_url: public_url.unwrap_or_else(|| format!("http://{}", ports.api)),
         },
     });
-    let slis = Slis::new(deployments.clone(), ledger.clone(), source);
+    let slis = Slis::new(deployments.clone(), ledger.clone(), sources.clone());
     Ok(Rooms {
         watcher: watcher.await,
+        sources,
+        shown: Arc::default(),
         slis: Arc::new(slis),
         ingest: Arc::new(ingest),
         exporter,
@@ -383,6 +396,43 @@ async fn furnish(
         clock,
         instance: ports.api.to_string().into(),
     })
+}
+
+/// The default source and the named ones.
+fn sources(
+    config: &Config,
+    embedded: &EmbeddedSource,
+    clock: &Arc<dyn Clock>,
+    registry: &Registry,
+) -> Result<Sources, SetUpError> {
+    let one = |name: &str, settings: &SourceSettings| -> Result<_, SetUpError> {
+        let fail = |reason: String| SetUpError {
+            section: match name {
+                "default" => "source".to_owned(),
+                name => format!("sources.{name}"),
+            },
+            reason,
+        };
+        let source: Arc<dyn MetricSource> = match &settings.engine {
+            EngineSettings::Embedded => Arc::new(embedded.clone()),
+            EngineSettings::Prometheus(remote) => {
+                let source = PrometheusSource::new(name, remote, clock.clone(), registry);
+                Arc::new(source.map_err(|error| fail(error.to_string()))?)
+            }
+        };
+        let mapping = Mapping::new(&settings.mapping).map_err(|error| fail(error.to_string()))?;
+        let mapped: Arc<dyn MetricSource> = Arc::new(Mapped { source, mapping });
+        Ok(mapped)
+    };
+    let mut named = Vec::new();
+    for settings in &config.sources {
+        named.push(Named {
+            service: Glob::new(&settings.service),
+            environment: Glob::new(&settings.environment),
+            source: one(&settings.name, &settings.source)?,
+        });
+    }
+    Ok(Sources::new(one("default", &config.source)?, named))
 }
 
 fn open_store(config: &Config, dir: &Path, now_ms: i64) -> Result<Arc<Store>, StartError> {

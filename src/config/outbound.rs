@@ -181,7 +181,7 @@ impl Reader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Config, Layers, Mistakes, SourceSettings};
+    use crate::config::{Config, EngineSettings, Layers, Mistakes};
 
     fn load(env: &[(&str, &str)]) -> Result<OutboundSettings, Mistakes> {
         let base = [("KIND", "prometheus"), ("URL", "http://prometheus:9090")];
@@ -193,9 +193,9 @@ mod tests {
             env: env.collect(),
             ..Layers::default()
         };
-        match Config::load(&layers)?.0.source {
-            SourceSettings::Prometheus(peer) => Ok(*peer),
-            SourceSettings::Embedded => panic!("embedded"),
+        match Config::load(&layers)?.0.source.engine {
+            EngineSettings::Prometheus(remote) => Ok(remote.peer),
+            EngineSettings::Embedded => panic!("embedded"),
         }
     }
 

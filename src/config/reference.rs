@@ -1,6 +1,6 @@
 //! docs/configuration.md, written from the table.
 
-use super::table::SETTINGS;
+use super::table::{NAMED, SETTINGS};
 use super::value::Kind;
 
 /// The reference in Markdown.
@@ -31,8 +31,31 @@ pub fn markdown() -> String {
             setting.key, setting.doc, setting.env, setting.flag
         ));
     }
+    text.push_str(NAMED_SOURCES);
+    for setting in NAMED {
+        let key = setting.key.trim_start_matches("source.");
+        text.push_str(&format!("- `{key}`: {}\n", setting.doc));
+    }
     text
 }
+
+const NAMED_SOURCES: &str = "
+### sources
+
+Below `sources`, in the file only, each name is another source, for some services. It takes any
+setting of `source`, without that prefix, and what it does not set it has from `source`; one with
+a `url` of its own takes no credentials, headers, parameters or certificates from there. The first
+in the file that is for a service and environment has their series; `source` has all others'.
+
+```yaml
+sources:
+  payments:
+    service: payments-*
+    url: https://prometheus.payments.example.com
+    mapping: istio
+```
+
+";
 
 const HEAD: &str = "\
 # Configuration

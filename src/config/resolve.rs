@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use super::file::{Leaf, LeafValue, SettingsFile};
 use super::mistake::Mistake;
 use super::suggest::nearest;
-use super::table::{SETTINGS, Setting, by_env, by_key};
+use super::table::{NAMED, SETTINGS, Setting, by_env, by_key, by_named_key};
 use super::value::{Kind, Value};
 
 /// Names in the environment that are ours and no settings.
@@ -62,6 +62,8 @@ pub struct Values {
     pub warnings: Vec<String>,
     /// Settings that some layer has wrong; checks across settings leave them out.
     wrong: BTreeSet<&'static str>,
+    /// Below `sources`: the names in the file's order, and what each sets of `source`.
+    scopes: Vec<(String, Values)>,
 }
 
 impl Values {
@@ -101,34 +103,62 @@ impl Values {
 
     fn take_file(&mut self, file: &SettingsFile, mistakes: &mut Vec<Mistake>) {
         for leaf in &file.leaves {
-            let read = match entry_of(&leaf.key) {
-                Some((setting, name)) => self.read_entry(setting, name, leaf),
-                None => read_leaf(leaf),
-            };
-            match read {
-                Ok((setting, value)) => {
-                    let origin = Origin::File(file.path.clone(), leaf.key_place.line);
-                    self.set(setting, value, origin);
-                }
-                Err(wrong) => {
-                    let place = match wrong.is_key {
-                        true => leaf.key_place,
-                        false => leaf.value_place,
-                    };
-                    let entry = entry_of(&leaf.key).map(|(setting, _)| setting);
-                    let setting = by_key(&leaf.key).or(entry);
-                    self.wrong.extend(setting.map(|setting| setting.key));
-                    let is_hidden = setting.is_some_and(|setting| setting.kind.is_hidden());
-                    let shown = if is_hidden { "" } else { &file.text };
-                    let mistake = Mistake::new(file.path.display(), wrong.message);
-                    let mistake = mistake.at(place, shown);
-                    mistakes.push(match wrong.help {
-                        Some(help) => mistake.help(help),
-                        None => mistake,
-                    });
-                }
+            if let Some((name, key)) = named_key(&leaf.key) {
+                let scope = self.scope(name);
+                scope.take_leaf(file, leaf, named_setting(key), mistakes);
+            } else {
+                self.take_leaf(file, leaf, setting_of(&leaf.key), mistakes);
             }
         }
+    }
+
+    /// What a named source sets.
+    fn scope(&mut self, name: &str) -> &mut Values {
+        let found = self.scopes.iter().position(|(known, _)| known == name);
+        let at = found.unwrap_or_else(|| {
+            self.scopes.push((name.to_owned(), Values::default()));
+            self.scopes.len() - 1
+        });
+        &mut self.scopes[at].1
+    }
+
+    /// `found` is the setting that the leaf's key names, and the entry's name where it is part of
+    /// a mapping.
+    fn take_leaf(
+        &mut self,
+        file: &SettingsFile,
+        leaf: &Leaf,
+        found: Option<(&'static Setting, Option<&str>)>,
+        mistakes: &mut Vec<Mistake>,
+    ) {
+        let read = match found {
+            Some((setting, Some(name))) => self.read_entry(setting, name, leaf),
+            Some((setting, None)) => read_leaf(setting, leaf),
+            None => Err(LeafMistake {
+                message: unknown_key(&leaf.key),
+                help: suggest_key(&leaf.key),
+                is_key: true,
+            }),
+        };
+        let wrong = match read {
+            Ok((setting, value)) => {
+                let origin = Origin::File(file.path.clone(), leaf.key_place.line);
+                return self.set(setting, value, origin);
+            }
+            Err(wrong) => wrong,
+        };
+        let place = match wrong.is_key {
+            true => leaf.key_place,
+            false => leaf.value_place,
+        };
+        self.wrong.extend(found.map(|(setting, _)| setting.key));
+        let is_hidden = found.is_some_and(|(setting, _)| setting.kind.is_hidden());
+        let shown = if is_hidden { "" } else { &file.text };
+        let mistake = Mistake::new(file.path.display(), wrong.message).at(place, shown);
+        mistakes.push(match wrong.help {
+            Some(help) => mistake.help(help),
+            None => mistake,
+        });
     }
 
     /// The mapping that the file has so far, and one more entry.
@@ -151,7 +181,7 @@ impl Values {
             _ => Value::no_entries(setting.kind),
         };
         let added = value.add_entry(name, text);
-        added.map_err(|message| fail(format!("{}: {message}", setting.key)))?;
+        added.map_err(|message| fail(format!("{}: {message}", leaf.key)))?;
         Ok((setting, value))
     }
 
@@ -199,19 +229,69 @@ impl Values {
         text
     }
 
+    /// The named sources in the file's order, each with what it sets.
+    pub fn scopes(&self) -> impl Iterator<Item = (&str, &Values)> {
+        self.scopes.iter().map(|(name, own)| (name.as_str(), own))
+    }
+
+    /// Every value that is set, by key.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Value, &Origin)> {
+        self.values
+            .iter()
+            .map(|(key, (value, origin))| (*key, value, origin))
+    }
+
+    /// Where the first value stands.
+    pub(super) fn place(&self) -> String {
+        let first = self.values.values().next();
+        first.map_or_else(|| "settings".to_owned(), |(_, origin)| origin.to_string())
+    }
+
+    /// Takes a value away.
+    pub(super) fn unset(&mut self, key: &str) {
+        self.values.remove(key);
+    }
+
+    /// Puts the values of `own` over these.
+    pub(super) fn overlay(&mut self, own: &Values) {
+        self.values.extend(own.values.clone());
+        self.wrong.extend(own.wrong.iter().copied());
+    }
+
     /// Fills a setting whose default is not a constant.
     pub fn set_default(&mut self, key: &'static str, value: Value) {
         self.values.entry(key).or_insert((value, Origin::Default));
     }
 }
 
-/// The setting whose mapping the key is an entry of, and the entry's name.
-fn entry_of(key: &str) -> Option<(&'static Setting, &str)> {
+/// The setting of a key in the file, and the entry's name where it is part of a mapping.
+fn setting_of(key: &str) -> Option<(&'static Setting, Option<&str>)> {
+    if let Some(setting) = by_key(key) {
+        return Some((setting, None));
+    }
     let mut mappings = SETTINGS.iter().filter(|setting| setting.kind.is_mapping());
     mappings.find_map(|setting| {
         let name = key.strip_prefix(setting.key)?.strip_prefix('.')?;
-        Some((setting, name))
+        Some((setting, Some(name)))
     })
+}
+
+/// The same for a key below a named source.
+fn named_setting(key: &str) -> Option<(&'static Setting, Option<&str>)> {
+    if let Some(setting) = by_named_key(key) {
+        return Some((setting, None));
+    }
+    let mut mappings = SETTINGS.iter().filter(|setting| setting.kind.is_mapping());
+    mappings.find_map(|setting| {
+        let own = setting.key.strip_prefix("source.")?;
+        let name = key.strip_prefix(own)?.strip_prefix('.')?;
+        Some((setting, Some(name)))
+    })
+}
+
+/// `payments` and `timeout` of `sources.payments.timeout`.
+fn named_key(key: &str) -> Option<(&str, &str)> {
+    key.strip_prefix("sources.")?.split_once('.')
 }
 
 /// What is wrong with a leaf.
@@ -222,17 +302,13 @@ struct LeafMistake {
     is_key: bool,
 }
 
-fn read_leaf(leaf: &Leaf) -> Result<(&'static Setting, Value), LeafMistake> {
-    let Some(setting) = by_key(&leaf.key) else {
-        return Err(LeafMistake {
-            message: unknown_key(&leaf.key),
-            help: suggest_key(&leaf.key),
-            is_key: true,
-        });
-    };
+fn read_leaf(
+    setting: &'static Setting,
+    leaf: &Leaf,
+) -> Result<(&'static Setting, Value), LeafMistake> {
     let fail = |found: &str, is_key| {
         Err(LeafMistake {
-            message: format!("{}: found {found}, expected {}", setting.key, setting.kind),
+            message: format!("{}: found {found}, expected {}", leaf.key, setting.kind),
             help: None,
             is_key,
         })
@@ -251,7 +327,7 @@ fn read_leaf(leaf: &Leaf) -> Result<(&'static Setting, Value), LeafMistake> {
     value
         .map(|value| (setting, value))
         .map_err(|message| LeafMistake {
-            message: format!("{}: {message}", setting.key),
+            message: format!("{}: {message}", leaf.key),
             help: None,
             is_key: false,
         })
@@ -273,8 +349,15 @@ fn unknown_key(key: &str) -> String {
 }
 
 fn suggest_key(key: &str) -> Option<String> {
-    nearest(key, SETTINGS.iter().map(|setting| setting.key))
-        .map(|near| format!("did you mean {near}?"))
+    let near = match named_key(key) {
+        None => nearest(key, SETTINGS.iter().map(|setting| setting.key)).map(str::to_owned),
+        Some((name, own)) => {
+            let all = SETTINGS.iter().chain(NAMED);
+            let known = all.filter_map(|setting| setting.key.strip_prefix("source."));
+            nearest(own, known).map(|near| format!("sources.{name}.{near}"))
+        }
+    };
+    near.map(|near| format!("did you mean {near}?"))
         .or_else(|| Some("`slogate config --reference` lists every setting".to_owned()))
 }
 

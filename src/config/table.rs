@@ -327,6 +327,160 @@ pub const SETTINGS: &[Setting] = &[
               after it the check is inconclusive.",
     },
     Setting {
+        key: "source.params",
+        env: "SLOGATE_SOURCE_PARAMS",
+        flag: "source-params",
+        kind: Kind::Pairs,
+        default: None,
+        doc: "Parameters of every query, for example `dedup` for Thanos.",
+    },
+    Setting {
+        key: "source.concurrency",
+        env: "SLOGATE_SOURCE_CONCURRENCY",
+        flag: "source-concurrency",
+        kind: Kind::count(1, 1000),
+        default: Some("8"),
+        doc: "Queries that the server is asked at once; further ones wait, within their own \
+              time.",
+    },
+    Setting {
+        key: "source.answerSizeMax",
+        env: "SLOGATE_SOURCE_ANSWER_SIZE_MAX",
+        flag: "source-answer-size-max",
+        kind: Kind::size(KIB, 4 * GIB),
+        default: Some("64MiB"),
+        doc: "The largest answer that is read, after decompression.",
+    },
+    Setting {
+        key: "source.partialAnswers",
+        env: "SLOGATE_SOURCE_PARTIAL_ANSWERS",
+        flag: "source-partial-answers",
+        kind: Kind::Choice(&["refuse", "warn"]),
+        default: Some("refuse"),
+        doc: "What becomes of an answer that the server itself calls incomplete, as Thanos does \
+              when a store is away: `refuse` makes the check inconclusive, `warn` judges by what \
+              is there and shows the warning in the evidence.",
+    },
+    Setting {
+        key: "source.observeVersions",
+        env: "SLOGATE_SOURCE_OBSERVE_VERSIONS",
+        flag: "source-observe-versions",
+        kind: Kind::Bool,
+        default: Some("true"),
+        doc: "Whether the server is asked which versions run, so that versions that nobody \
+              announced are noticed.",
+    },
+    Setting {
+        key: "source.mapping",
+        env: "SLOGATE_SOURCE_MAPPING",
+        flag: "source-mapping",
+        kind: Kind::Choice(&[
+            "otel",
+            "otel-prometheus",
+            "target-info",
+            "kube-state-metrics",
+            "istio",
+            "linkerd",
+            "plain",
+        ]),
+        default: Some("otel"),
+        doc: "Which series are requests and which labels say whose they are; docs/sources.md has \
+              the table. The settings below change single parts of it.",
+    },
+    Setting {
+        key: "source.labels",
+        env: "SLOGATE_SOURCE_LABELS",
+        flag: "source-labels",
+        kind: Kind::Pairs,
+        default: None,
+        doc: "The labels that carry `service`, `environment` and `version`; `-` as the \
+              environment where none does.",
+    },
+    Setting {
+        key: "source.patterns",
+        env: "SLOGATE_SOURCE_PATTERNS",
+        flag: "source-patterns",
+        kind: Kind::Pairs,
+        default: None,
+        doc: "Regular expressions for the values of these labels; the one group in parentheses \
+              is what counts, for example `version: '.*:(.+)'` for the tag of an image.",
+    },
+    Setting {
+        key: "source.requests.count",
+        env: "SLOGATE_SOURCE_REQUESTS_COUNT",
+        flag: "source-requests-count",
+        kind: Kind::Text,
+        default: None,
+        doc: "The counter of requests.",
+    },
+    Setting {
+        key: "source.requests.only",
+        env: "SLOGATE_SOURCE_REQUESTS_ONLY",
+        flag: "source-requests-only",
+        kind: Kind::Text,
+        default: None,
+        doc: "Matchers of those of its series that count, for example `reporter=\"destination\"`; \
+              `-` for all.",
+    },
+    Setting {
+        key: "source.requests.errors",
+        env: "SLOGATE_SOURCE_REQUESTS_ERRORS",
+        flag: "source-requests-errors",
+        kind: Kind::Text,
+        default: None,
+        doc: "Matchers of failed requests, for example `code=~\"5..\"`.",
+    },
+    Setting {
+        key: "source.requests.duration",
+        env: "SLOGATE_SOURCE_REQUESTS_DURATION",
+        flag: "source-requests-duration",
+        kind: Kind::Text,
+        default: None,
+        doc: "The histogram of how long requests take: a native one of this name, or else \
+              classic buckets, whose series end in `_bucket`.",
+    },
+    Setting {
+        key: "source.requests.durationUnit",
+        env: "SLOGATE_SOURCE_REQUESTS_DURATION_UNIT",
+        flag: "source-requests-duration-unit",
+        kind: Kind::Choice(&["s", "ms"]),
+        default: None,
+        doc: "What it counts in.",
+    },
+    Setting {
+        key: "source.requests.spanKind",
+        env: "SLOGATE_SOURCE_REQUESTS_SPAN_KIND",
+        flag: "source-requests-span-kind",
+        kind: Kind::Text,
+        default: None,
+        doc: "The label that tells server spans from others; `-` for none.",
+    },
+    Setting {
+        key: "source.join.metric",
+        env: "SLOGATE_SOURCE_JOIN_METRIC",
+        flag: "source-join-metric",
+        kind: Kind::Text,
+        default: None,
+        doc: "A metric, or a selector, that carries the version for series that don't, for \
+              example `target_info`; `-` for none.",
+    },
+    Setting {
+        key: "source.join.on",
+        env: "SLOGATE_SOURCE_JOIN_ON",
+        flag: "source-join-on",
+        kind: Kind::Text,
+        default: None,
+        doc: "The labels that it shares with them, separated by commas or blanks.",
+    },
+    Setting {
+        key: "source.join.labels",
+        env: "SLOGATE_SOURCE_JOIN_LABELS",
+        flag: "source-join-labels",
+        kind: Kind::Text,
+        default: None,
+        doc: "What it carries: `version`, or `version environment`.",
+    },
+    Setting {
         key: "export.url",
         env: "SLOGATE_EXPORT_URL",
         flag: "export-url",
@@ -627,6 +781,34 @@ pub const SETTINGS: &[Setting] = &[
         doc: "How long requests in flight may take to finish when the daemon stops.",
     },
 ];
+
+/// What only a named source has, beside the settings of `source`; in the file only.
+pub const NAMED: &[Setting] = &[
+    Setting {
+        key: "source.service",
+        env: "",
+        flag: "",
+        kind: Kind::Text,
+        default: None,
+        doc: "The services that it is for: a name, or a pattern in which `*` stands for any run \
+              of characters.",
+    },
+    Setting {
+        key: "source.environment",
+        env: "",
+        flag: "",
+        kind: Kind::Text,
+        default: None,
+        doc: "The environments that it is for, likewise.",
+    },
+];
+
+/// The setting of that key below a named source, for example `timeout`.
+pub fn by_named_key(key: &str) -> Option<&'static Setting> {
+    let all = SETTINGS.iter().chain(NAMED);
+    all.into_iter()
+        .find(|setting| setting.key.strip_prefix("source.") == Some(key))
+}
 
 /// The setting of that key.
 pub fn by_key(key: &str) -> Option<&'static Setting> {

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use crate::model::{BaselineKind, TimeRange};
 use crate::policy::BaselinePreference;
-use crate::source::blocks::{BLOCK_MS, Blocks, block_of};
+use crate::source::blocks::{Blocks, Grid};
 
 /// A candidate block and its partner.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,6 +47,7 @@ pub(crate) fn pair<'a, T>(
     began: i64,
     first: i64,
     end: i64,
+    grid: Grid,
     against: BaselinePreference,
 ) -> Pairs<'a, T> {
     let beside = match against {
@@ -91,8 +92,8 @@ pub(crate) fn pair<'a, T>(
         (from, to)
     };
     let baseline_data = TimeRange {
-        start_ms: data.0 * BLOCK_MS,
-        end_ms: (data.1 + 1) * BLOCK_MS,
+        start_ms: data.0 * grid.block_ms,
+        end_ms: (data.1 + 1) * grid.block_ms,
     };
     Pairs {
         pairs,
@@ -113,16 +114,18 @@ pub(crate) fn evidence_start<T>(
     candidate: &Blocks<T>,
     judged_from_ms: i64,
     warm_up_ms: i64,
+    grid: Grid,
 ) -> Option<i64> {
-    let began = block_of(judged_from_ms + 1);
+    let began = grid.block_of(judged_from_ms + 1);
     let (first, _) = candidate.by_block.range(began..).next()?;
-    let warm_blocks = (warm_up_ms + BLOCK_MS - 1).div_euclid(BLOCK_MS);
+    let warm_blocks = (warm_up_ms + grid.block_ms - 1).div_euclid(grid.block_ms);
     Some(first + warm_blocks)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::blocks::BLOCK_MS;
 
     fn blocks(entries: &[(i64, u32)]) -> Blocks<u32> {
         Blocks {
@@ -143,7 +146,15 @@ mod tests {
     fn a_canary_is_compared_with_its_neighbour() {
         let candidate = blocks(&[(10, 1), (11, 2), (12, 3)]);
         let baseline = blocks(&[(8, 90), (10, 91), (12, 93)]);
-        let pairs = pair(&candidate, &baseline, 10, 10, 13, BaselinePreference::Auto);
+        let pairs = pair(
+            &candidate,
+            &baseline,
+            10,
+            10,
+            13,
+            Grid::default(),
+            BaselinePreference::Auto,
+        );
         let expected = [(Some(1), Some(91)), (Some(2), None), (Some(3), Some(93))];
         assert_eq!(plain(&pairs), expected);
         assert_eq!(pairs.kind, BaselineKind::Concurrent);
@@ -153,7 +164,15 @@ mod tests {
     fn all_at_once_is_compared_with_history_newest_first() {
         let candidate = blocks(&[(10, 1), (11, 2), (12, 3)]);
         let baseline = blocks(&[(7, 97), (8, 98)]);
-        let pairs = pair(&candidate, &baseline, 10, 10, 13, BaselinePreference::Auto);
+        let pairs = pair(
+            &candidate,
+            &baseline,
+            10,
+            10,
+            13,
+            Grid::default(),
+            BaselinePreference::Auto,
+        );
         assert_eq!(plain(&pairs), [(Some(1), Some(98)), (Some(2), Some(97))]);
         assert_eq!(pairs.kind, BaselineKind::Historical);
         assert_eq!(pairs.baseline_data.start_ms, 7 * BLOCK_MS);
@@ -163,7 +182,15 @@ mod tests {
     fn what_was_concurrent_stays_so_when_the_baseline_leaves() {
         let candidate = blocks(&[(10, 1), (11, 2), (12, 3)]);
         let baseline = blocks(&[(9, 99), (10, 90), (11, 91)]);
-        let pairs = pair(&candidate, &baseline, 10, 10, 13, BaselinePreference::Auto);
+        let pairs = pair(
+            &candidate,
+            &baseline,
+            10,
+            10,
+            13,
+            Grid::default(),
+            BaselinePreference::Auto,
+        );
         let expected = [
             (Some(1), Some(90)),
             (Some(2), Some(91)),
@@ -176,6 +203,7 @@ mod tests {
             10,
             10,
             13,
+            Grid::default(),
             BaselinePreference::Concurrent,
         );
         assert_eq!(plain(&pairs), expected[..2]);
@@ -185,6 +213,7 @@ mod tests {
             10,
             10,
             13,
+            Grid::default(),
             BaselinePreference::Historical,
         );
         assert_eq!(plain(&pairs), [(Some(1), Some(99))]);
@@ -193,7 +222,13 @@ mod tests {
     #[test]
     fn warm_up_counts_from_the_first_request() {
         let candidate = blocks(&[(3, 1), (10, 1)]);
-        assert_eq!(evidence_start(&candidate, 8 * BLOCK_MS, 25_000), Some(13));
-        assert_eq!(evidence_start(&candidate, 20 * BLOCK_MS, 0), None);
+        assert_eq!(
+            evidence_start(&candidate, 8 * BLOCK_MS, 25_000, Grid::default()),
+            Some(13)
+        );
+        assert_eq!(
+            evidence_start(&candidate, 20 * BLOCK_MS, 0, Grid::default()),
+            None
+        );
     }
 }

@@ -215,12 +215,12 @@ impl<'a> Context<'a> {
             }
         };
         let (version, candidate) = self.candidate(gathered, compare.span_kind, &total)?;
-        let began = blocks::block_of(self.from_ms + 1);
-        let end = blocks::blocks_end(self.now_ms);
+        let grid = gathered.grid;
+        let (began, end) = (grid.block_of(self.from_ms + 1), grid.end(self.now_ms));
         let (artifact, theirs) = self.baseline(gathered, version, began, &total)?;
         let against =
-            |first: i64| arms::pair(candidate, theirs, began, first, end, compare.against);
-        let start = arms::evidence_start(candidate, self.from_ms, self.gate.warm_up_ms);
+            |first: i64| arms::pair(candidate, theirs, began, first, end, grid, compare.against);
+        let start = arms::evidence_start(candidate, self.from_ms, self.gate.warm_up_ms, grid);
         let pairs = against(start.unwrap_or(end));
         if compare.against == BaselinePreference::Concurrent && !theirs.by_block.is_empty() {
             let beside = theirs.by_block.range(began..).next();
@@ -269,7 +269,7 @@ impl<'a> Context<'a> {
         };
         let age = humanize_ms(self.now_ms - self.from_ms);
         let service = &self.subject.deployment.target.service;
-        let began = blocks::block_of(self.from_ms + 1);
+        let began = gathered.grid.block_of(self.from_ms + 1);
         let found = gathered.versions.get(version);
         if let Some(found) = found
             && found.by_block.range(began..).next().is_some()
@@ -288,16 +288,60 @@ impl<'a> Context<'a> {
         });
         if untagged > 0.0 {
             return Err(no_data(format!(
-                "Nothing was received from {version} in {age}, but {} spans of {service} carry no \
-                 service.version: set that resource attribute.",
-                words::count(untagged)
+                "Nothing was received from {version} in {age}, but {} {} of {service} carry no \
+                 version: {}.",
+                words::count(untagged),
+                self.things(),
+                self.how_to_tag()
             )));
         }
         Err(no_data(format!(
-            "Nothing was received from {version} in {age}: no {} span of service.name {service:?} \
-             carries service.version {version:?}.",
-            kind.label()
+            "Nothing was received from {version} in {age}: no {} of {service:?} {} {version:?}.",
+            self.thing(kind),
+            self.carrying()
         )))
+    }
+
+    /// Whether requests are known from spans.
+    fn is_of_spans(&self) -> bool {
+        self.source.mapping().span_kind.is_some()
+    }
+
+    fn things(&self) -> &'static str {
+        match self.is_of_spans() {
+            true => "spans",
+            false => "requests",
+        }
+    }
+
+    fn thing(&self, kind: SpanKind) -> String {
+        match self.is_of_spans() {
+            true => format!("{} span", kind.label()),
+            false => format!("series of {}", self.source.mapping().count),
+        }
+    }
+
+    /// What the series that was looked for carries.
+    fn carrying(&self) -> String {
+        let mapping = self.source.mapping();
+        match &mapping.join {
+            None => format!("carries {}", mapping.version.label),
+            Some(join) => format!("is by {}'s {}", join.metric, mapping.version.label),
+        }
+    }
+
+    fn how_to_tag(&self) -> String {
+        let mapping = self.source.mapping();
+        let label = &mapping.version.label;
+        match &mapping.join {
+            None if self.is_of_spans() => "set the resource attribute service.version".to_owned(),
+            None => format!("their series need the label {label}"),
+            Some(join) => format!(
+                "no {} with {label} has their {}",
+                join.metric,
+                join.on.join(", ")
+            ),
+        }
     }
 
     fn baseline<'d, T>(

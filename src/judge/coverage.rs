@@ -5,6 +5,10 @@
 //! there is nothing to infer. Below the threshold it fails only once [`ITEMS_MIN`] items were
 //! seen, so that the first untagged request of a rollout decides nothing.
 
+//!
+//! Where the source has no such counts, because it was not slogate that received the telemetry,
+//! the share is that of requests whose series say a version; then only traces are known.
+
 use std::collections::BTreeMap;
 
 use slogate_promql::QueryValue;
@@ -12,9 +16,8 @@ use slogate_promql::QueryValue;
 use super::compare::Context;
 use super::words;
 use crate::model::{CheckResult, Evidence, Outcome, Reason, TimeRange};
-use crate::policy::{Check, CoverageCheck};
-use crate::source::blocks;
-use crate::source::selector;
+use crate::policy::{Check, CoverageCheck, Signal, SpanKind};
+use crate::source::{SourceError, blocks, selector};
 
 /// Fewer items than this are too few to fail on.
 const ITEMS_MIN: f64 = 100.0;
@@ -48,10 +51,13 @@ pub(crate) async fn answer(
         context.result(check, Outcome::Inconclusive, reason, message, evidence)
     };
     let series = match context.source.query(&expr, context.now_ms).await {
-        Ok(answer) => match answer.value {
-            QueryValue::Matrix(series) => series,
-            _ => Vec::new(),
-        },
+        Ok(answer) => {
+            evidence.warnings = answer.warnings;
+            match answer.value {
+                QueryValue::Matrix(series) => series,
+                _ => Vec::new(),
+            }
+        }
         Err(error) => {
             return inconclusive(Reason::SourceError, format!("Coverage: {error}."), evidence);
         }
@@ -73,6 +79,18 @@ pub(crate) async fn answer(
             with += increase;
         } else {
             *without_by_signal.entry(signal.to_owned()).or_default() += increase;
+        }
+    }
+    if series.is_empty() && coverage.signals.contains(&Signal::Traces) {
+        match of_requests(context, window_ms).await {
+            Ok((tagged, total, warnings)) => {
+                (with, all) = (tagged, total);
+                without_by_signal.insert("requests".to_owned(), total - tagged);
+                evidence.warnings.extend(warnings);
+            }
+            Err(error) => {
+                return inconclusive(Reason::SourceError, format!("Coverage: {error}."), evidence);
+            }
         }
     }
     if all <= 0.0 {
@@ -113,4 +131,22 @@ pub(crate) async fn answer(
         message,
         evidence,
     )
+}
+
+/// Requests that say a version, all requests, and the source's remarks.
+async fn of_requests(
+    context: &Context<'_>,
+    window_ms: i64,
+) -> Result<(f64, f64, Vec<String>), SourceError> {
+    let (source, target) = (context.source, &context.subject.deployment.target);
+    let from_ms = context.now_ms - window_ms;
+    let kind = SpanKind::Server.label();
+    let found = blocks::requests(source, target, kind, from_ms, context.now_ms).await?;
+    let (mut with, mut all) = (0.0, 0.0);
+    for (version, blocks) in &found.versions {
+        let total: f64 = blocks.by_block.values().map(|counts| counts.total).sum();
+        all += total;
+        with += if version.is_empty() { 0.0 } else { total };
+    }
+    Ok((with, all, found.warnings))
 }

@@ -385,7 +385,9 @@ async fn untagged_telemetry_is_named_as_the_cause() {
     let verdict = look(&gate(ERRORS), &shop, 5 * MINUTE).await;
     assert_eq!(verdict.reason, Reason::NoData);
     assert!(
-        verdict.message.contains("carry no service.version"),
+        verdict
+            .message
+            .contains("carry no version: set the resource attribute service.version"),
         "{}",
         verdict.message
     );

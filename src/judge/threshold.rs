@@ -13,7 +13,10 @@ use super::compare::Context;
 use crate::model::time::humanize_ms;
 use crate::model::{CheckResult, Evidence, Outcome, Reason, TimeRange};
 use crate::policy::{Check, QueryCheck, Vars};
-use crate::source::SourceError;
+use crate::source::{self, SourceError};
+
+/// How far back a source looks for the newest sample of a series, in milliseconds.
+const LOOKBACK_MS: i64 = 300_000;
 
 /// Answers a query check.
 pub(crate) async fn answer(
@@ -39,6 +42,13 @@ pub(crate) async fn answer(
         Err(missing) => {
             let message = format!("{name}: {missing}.");
             return inconclusive(Reason::NoBaseline, message, evidence);
+        }
+    };
+    evidence.query = Some(expr.clone());
+    let expr = match in_words_of_source(&expr, context).await {
+        Ok(expr) => expr,
+        Err(error) => {
+            return inconclusive(Reason::SourceError, format!("{name}: {error}."), evidence);
         }
     };
     evidence.query = Some(expr.clone());
@@ -88,9 +98,16 @@ async fn age_ms(
     let Ok(Some(expr)) = query.freshness(variables) else {
         return Ok(None);
     };
+    let expr = in_words_of_source(&expr, context).await?;
     let answer = context.source.query(&expr, context.now_ms).await?;
     let newest_s = one_number(&answer.value).ok();
     Ok(newest_s.map(|seconds| context.now_ms - (seconds * 1000.0) as i64))
+}
+
+/// A policy names labels as slogate does; the source may have others.
+async fn in_words_of_source(expr: &str, context: &Context<'_>) -> Result<String, SourceError> {
+    let window_ms = (context.now_ms - context.from_ms).max(LOOKBACK_MS);
+    source::translate(context.source, expr, window_ms, context.now_ms).await
 }
 
 fn variables(context: &Context<'_>) -> Vars {

@@ -9,16 +9,21 @@
 //!   changes, not on every look. It is published only after it is written: an answer that
 //!   the ledger does not know is never given.
 //! - `since` is carried over while the answer stays the same.
+//! - A look takes as long as its source does, and holds up no other: each deployment is looked
+//!   at by itself, at most [`PARALLEL`] at a time per source. While one look at a deployment by a
+//!   gate goes on no second one begins; what changed in the meantime is looked at after it.
 //! - Where the watcher itself falls behind, a pass that is not final is not repeated: after
 //!   five intervals without a new look the answer is inconclusive (`stale`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use parking_lot::RwLock;
-use tokio::sync::watch;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::answer::{GateAnswer, GateError, GateQuery, GateSummary};
@@ -27,9 +32,9 @@ use crate::deploy::Deployments;
 use crate::ledger::Ledger;
 use crate::model::{Clock, Deployment, DeploymentId, Outcome, Reason, Verdict, time};
 use crate::policy::{Gate, PolicySet};
-use crate::source::MetricSource;
+use crate::source::Sources;
 
-/// How many deployments are judged side by side.
+/// How many deployments are judged side by side from one source.
 const PARALLEL: usize = 4;
 
 /// How many intervals without a look an answer is repeated for.
@@ -59,7 +64,7 @@ pub struct WatcherParts {
     /// Where verdicts are written.
     pub ledger: Arc<Ledger>,
     /// Where series are asked for.
-    pub source: Arc<dyn MetricSource>,
+    pub sources: Sources,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// How to work.
@@ -69,9 +74,33 @@ pub struct WatcherParts {
 /// Keeps the newest verdict of every gate on every deployment.
 pub struct Watcher {
     parts: WatcherParts,
-    table: RwLock<HashMap<(String, DeploymentId), Standing>>,
+    table: RwLock<HashMap<Key, Standing>>,
     changed: watch::Sender<u64>,
-    judging: tokio::sync::Mutex<()>,
+    /// What is being looked at.
+    looks: Mutex<HashSet<Key>>,
+    /// Counts looks that ended.
+    ended: watch::Sender<u64>,
+    /// Looks at a time, for each source.
+    turns: Vec<Semaphore>,
+}
+
+/// A gate's name and a deployment.
+type Key = (String, DeploymentId);
+
+/// A deployment that a gate is to look at.
+type Due = (Arc<Gate>, Arc<Deployment>);
+
+/// A look that goes on; no other begins until this is dropped.
+struct Look<'w> {
+    watcher: &'w Watcher,
+    key: Key,
+}
+
+impl Drop for Look<'_> {
+    fn drop(&mut self) {
+        self.watcher.looks.lock().remove(&self.key);
+        self.watcher.ended.send_modify(|count| *count += 1);
+    }
 }
 
 /// The newest look, and the name under which the ledger knows the answer.
@@ -116,75 +145,133 @@ impl Watcher {
             }
             Err(error) => tracing::error!(%error, "earlier verdicts can't be read"),
         }
+        let sources = parts.sources.count();
+        let turns = (0..sources).map(|_| Semaphore::new(PARALLEL)).collect();
         Arc::new(Watcher {
             parts,
             table: RwLock::new(table),
             changed: watch::Sender::new(0),
-            judging: tokio::sync::Mutex::new(()),
+            looks: Mutex::default(),
+            ended: watch::Sender::new(0),
+            turns,
         })
     }
 
-    /// Judges until `stop`; calls `beat` with the time after every complete round.
+    /// Judges until `stop`; calls `beat` with the time when all looks have ended, and on each
+    /// interval, unless a verdict could not be written.
     pub async fn run(self: Arc<Self>, stop: CancellationToken, beat: impl Fn(i64) + Send) {
-        let mut deployments_changed = self.parts.deployments.changes();
-        let interval = Duration::from_millis(self.parts.options.interval_ms.max(100) as u64);
+        let watcher = self.as_ref();
+        let mut deployments_changed = watcher.parts.deployments.changes();
+        let interval = Duration::from_millis(watcher.parts.options.interval_ms.max(100) as u64);
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut looks: FuturesUnordered<BoxFuture<'_, (bool, Key)>> = FuturesUnordered::new();
+        let (mut is_first, mut is_written) = (true, true);
+        // What changed while it was being looked at.
+        let mut behind: HashSet<Key> = HashSet::new();
         loop {
-            let scope = tokio::select! {
+            let due = tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                _ = ticks.tick() => Scope::All,
+                _ = ticks.tick() => {
+                    // Looks that take long are their source's fault, and no reason to restart.
+                    if is_written && !is_first {
+                        beat(watcher.parts.clock.now_ms());
+                    }
+                    (is_first, is_written) = (false, true);
+                    watcher.due(Scope::All)
+                }
                 changed = deployments_changed.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    Scope::Changed
+                    watcher.due(Scope::Changed)
+                }
+                Some((done, key)) = looks.next() => {
+                    is_written &= done;
+                    let is_behind = behind.remove(&key);
+                    is_behind.then(|| watcher.again(&key)).flatten().into_iter().collect()
                 }
             };
-            let round = self.round(scope);
-            tokio::select! {
-                () = stop.cancelled() => return,
-                is_complete = round => {
-                    if is_complete {
-                        beat(self.parts.clock.now_ms());
+            for (gate, deployment) in due {
+                let key = (gate.name.clone(), deployment.id.clone());
+                match watcher.begin(&gate, &deployment) {
+                    Some(look) => looks.push(Box::pin(async move {
+                        (watcher.judge_one(look, gate, deployment).await, key)
+                    })),
+                    None => {
+                        behind.insert(key);
                     }
                 }
+            }
+            if looks.is_empty() && is_written && !is_first {
+                beat(watcher.parts.clock.now_ms());
             }
         }
     }
 
-    /// Judges every deployment that is active, or that ended since its last verdict. Says
-    /// whether every verdict could be written.
+    /// The deployment of a look that ended, where it has changed since the look began.
+    fn again(&self, key: &Key) -> Option<Due> {
+        let gate = self.parts.policies.get(&key.0)?.clone();
+        let deployment = self.parts.deployments.get(&key.1)?;
+        (!self.is_judged(&gate, &deployment)).then_some((gate, deployment))
+    }
+
+    /// Judges every deployment that is active, or that ended since its last verdict, and waits
+    /// for it. Says whether every verdict could be written.
     pub async fn judge_all(&self) -> bool {
         self.round(Scope::All).await
     }
 
     async fn round(&self, scope: Scope) -> bool {
-        let _one_round = self.judging.lock().await;
-        let due = self.due(scope);
-        let mut rounds = futures_util::stream::iter(due)
-            .map(|(gate, deployment)| self.judge_one(gate, deployment))
-            .buffer_unordered(PARALLEL);
-        let mut is_complete = true;
-        while let Some(is_written) = rounds.next().await {
-            is_complete &= is_written;
-        }
-        is_complete
+        let begun = self
+            .due(scope)
+            .into_iter()
+            .filter_map(|(gate, deployment)| {
+                let look = self.begin(&gate, &deployment)?;
+                Some(self.judge_one(look, gate, deployment))
+            });
+        let looks: FuturesUnordered<_> = begun.collect();
+        looks
+            .fold(true, |all, is_written| async move { all && is_written })
+            .await
     }
 
-    /// Judges one deployment now by every gate that matches it.
+    /// Judges one deployment now by every gate that matches it; a look that goes on already is
+    /// waited for first.
     pub async fn judge_now(&self, id: &DeploymentId) {
         let Some(deployment) = self.parts.deployments.get(id) else {
             return;
         };
-        let _one_round = self.judging.lock().await;
         for gate in self.parts.policies.matching(&deployment.target) {
-            self.judge_one(gate.clone(), deployment.clone()).await;
+            let mut ended = self.ended.subscribe();
+            let look = loop {
+                match self.begin(gate, &deployment) {
+                    Some(look) => break look,
+                    None if ended.changed().await.is_err() => return,
+                    None => {}
+                }
+            };
+            self.judge_one(look, gate.clone(), deployment.clone()).await;
         }
     }
 
-    fn due(&self, scope: Scope) -> Vec<(Arc<Gate>, Arc<Deployment>)> {
+    /// Claims a look; `None` while another one goes on.
+    fn begin(&self, gate: &Gate, deployment: &Deployment) -> Option<Look<'_>> {
+        let key = (gate.name.clone(), deployment.id.clone());
+        let is_new = self.looks.lock().insert(key.clone());
+        // Lazily: a look that is not begun must not end the one that goes on.
+        is_new.then(|| Look { watcher: self, key })
+    }
+
+    /// Whether the newest look saw the deployment as it is now.
+    fn is_judged(&self, gate: &Gate, deployment: &Arc<Deployment>) -> bool {
+        let table = self.table.read();
+        let standing = table.get(&(gate.name.clone(), deployment.id.clone()));
+        standing.is_some_and(|standing| standing.judged.as_ref() == Some(deployment))
+    }
+
+    fn due(&self, scope: Scope) -> Vec<Due> {
         let mut deployments = self.parts.deployments.active();
         let unfinished: Vec<DeploymentId> = {
             let table = self.table.read();
@@ -198,15 +285,10 @@ impl Watcher {
                 deployments.extend(self.parts.deployments.get(&id));
             }
         }
-        let table = self.table.read();
-        let is_judged = |gate: &Gate, deployment: &Arc<Deployment>| {
-            let standing = table.get(&(gate.name.clone(), deployment.id.clone()));
-            standing.is_some_and(|standing| standing.judged.as_ref() == Some(deployment))
-        };
         let mut due = Vec::new();
         for deployment in deployments {
             for gate in self.parts.policies.matching(&deployment.target) {
-                if scope == Scope::All || !is_judged(gate, &deployment) {
+                if scope == Scope::All || !self.is_judged(gate, &deployment) {
                     due.push((gate.clone(), deployment.clone()));
                 }
             }
@@ -215,7 +297,18 @@ impl Watcher {
     }
 
     /// Judges and publishes; false when the verdict could not be written.
-    async fn judge_one(&self, gate: Arc<Gate>, deployment: Arc<Deployment>) -> bool {
+    async fn judge_one(
+        &self,
+        _look: Look<'_>,
+        gate: Arc<Gate>,
+        deployment: Arc<Deployment>,
+    ) -> bool {
+        let place = self.parts.sources.place_of(&deployment.target);
+        let _turn = match self.turns.get(place) {
+            // It is never closed, so there is always a turn.
+            Some(turns) => turns.acquire().await.ok(),
+            None => None,
+        };
         let now_ms = self.parts.clock.now_ms();
         let key = (gate.name.clone(), deployment.id.clone());
         let before = self.table.read().get(&key).cloned();
@@ -231,7 +324,8 @@ impl Watcher {
             deployment,
             history,
         };
-        let mut verdict = judge(&gate, &subject, self.parts.source.as_ref(), now_ms).await;
+        let source = self.parts.sources.of(&subject.deployment.target);
+        let mut verdict = judge(&gate, &subject, source.as_ref(), now_ms).await;
         if let Some(before) = &before
             && before.newest.verdict == verdict.verdict
         {
@@ -453,9 +547,9 @@ mod tests {
 
     use super::*;
     use crate::deploy::{self, DeploymentsOptions};
-    use crate::model::ManualClock;
+    use crate::model::{Glob, ManualClock};
     use crate::record::Records;
-    use crate::source::{Answer, SourceError};
+    use crate::source::{Answer, MetricSource, Named, SourceError};
 
     const T0: i64 = 1_795_190_400_000;
 
@@ -508,7 +602,7 @@ mod tests {
             }),
             deployments: deployments.clone(),
             ledger,
-            source: source.clone(),
+            sources: Sources::only(source.clone()),
             clock: Arc::new(clock.clone()),
             options: WatcherOptions {
                 interval_ms: 10_000,
@@ -531,5 +625,75 @@ mod tests {
         assert_eq!(asked(&source), 0);
         assert!(watcher.judge_all().await);
         assert_eq!(asked(&source), 3, "an interval looks at all");
+    }
+
+    /// Answers nothing, ever.
+    #[derive(Default)]
+    struct Hanging(AtomicUsize);
+
+    impl MetricSource for Hanging {
+        fn query<'a>(&'a self, _: &'a str, _: i64) -> BoxFuture<'a, Result<Answer, SourceError>> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Box::pin(std::future::pending())
+        }
+
+        fn name(&self) -> &str {
+            "hanging"
+        }
+    }
+
+    /// The story: one team's Prometheus hangs. The rollouts of all other teams are judged as if
+    /// nothing were the matter, and the watcher is not taken for dead.
+    #[tokio::test]
+    async fn a_source_that_hangs_holds_up_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(Records::open(dir.path()).unwrap());
+        let deployments =
+            Deployments::open(ledger.clone(), DeploymentsOptions::default(), T0).unwrap();
+        let gates = crate::policy::parse("gate.yaml", GATE).unwrap();
+        let counting = Arc::new(Counting::default());
+        let hung = Arc::new(Hanging::default());
+        let hanging = Named {
+            service: Glob::new("hung-*"),
+            environment: Glob::default(),
+            source: hung.clone(),
+        };
+        let watcher = Watcher::new(WatcherParts {
+            policies: Arc::new(PolicySet {
+                gates: gates.into_iter().map(Arc::new).collect(),
+            }),
+            deployments: deployments.clone(),
+            ledger,
+            sources: Sources::new(counting.clone(), vec![hanging]),
+            clock: Arc::new(ManualClock::at(T0)),
+            options: WatcherOptions {
+                interval_ms: 100,
+                public_url: String::new(),
+            },
+        })
+        .await;
+        for nth in 0..20 {
+            announce(&deployments, &format!("hung-{nth}"), "started", T0).await;
+        }
+        announce(&deployments, "b", "started", T0).await;
+        let (stop, beats) = (CancellationToken::new(), Arc::new(AtomicUsize::new(0)));
+        let beating = beats.clone();
+        let running = tokio::spawn(watcher.clone().run(stop.clone(), move |_| {
+            beating.fetch_add(1, Ordering::Relaxed);
+        }));
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        while counting.0.load(Ordering::Relaxed) < 6 || beats.load(Ordering::Relaxed) < 5 {
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "the other rollout waits"
+            );
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let begun = watcher.looks.lock().len();
+        assert!(begun >= 20, "each look that goes on is known, {begun}");
+        stop.cancel();
+        running.await.unwrap();
+        assert!(watcher.looks.lock().is_empty());
+        assert_eq!(hung.0.load(Ordering::Relaxed), PARALLEL);
     }
 }

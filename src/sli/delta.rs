@@ -55,7 +55,6 @@ pub(super) async fn post_against_pre(
     let (target, kind) = (&deployment.target, "SPAN_KIND_SERVER");
     let requests = blocks::requests(source, target, kind, from_ms, to_ms).await?;
     let durations = blocks::durations(source, target, kind, from_ms, to_ms).await?;
-    let began = blocks::block_of(start_ms + 1);
     let ratio = |blocks: Option<&Blocks<blocks::Counts>>, range: std::ops::Range<i64>| {
         let counts = blocks?.by_block.range(range).map(|(_, counts)| counts);
         let (total, errors) = counts.fold((0.0, 0.0), |sum, c| (sum.0 + c.total, sum.1 + c.errors));
@@ -72,9 +71,14 @@ pub(super) async fn post_against_pre(
             .then(|| sum.quantile(0.95))
             .flatten()
     };
-    let (after, before) = (began..i64::MAX, i64::MIN..began);
-    let errors = ratio(requests.versions.get(version), after.clone())
-        .zip(ratio(requests.versions.get(previous), before.clone()));
+    let sides = |grid: blocks::Grid| {
+        let began = grid.block_of(start_ms + 1);
+        (began..i64::MAX, i64::MIN..began)
+    };
+    let (after, before) = sides(requests.grid);
+    let errors = ratio(requests.versions.get(version), after)
+        .zip(ratio(requests.versions.get(previous), before));
+    let (after, before) = sides(durations.grid);
     let latency = p95(durations.versions.get(version), after)
         .zip(p95(durations.versions.get(previous), before));
     Ok(Delta {

@@ -203,7 +203,7 @@ mod tests {
                 policies: policies.clone(),
                 deployments: deployments.clone(),
                 ledger,
-                source: Arc::new(One),
+                sources: crate::source::Sources::only(Arc::new(One)),
                 clock: Arc::new(clock.clone()),
                 options: WatcherOptions {
                     interval_ms: 10_000,

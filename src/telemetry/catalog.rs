@@ -114,6 +114,15 @@ families! {
     STORE_REFUSED = Counter "slogate_store_rows_refused_total" ["reason"]
         "Samples refused since start, by reason.";
 
+    SOURCE_QUERIES = Counter "slogate_source_queries_total" ["source", "outcome"]
+        "Queries of a remote source by outcome: ok, partial (not all data was there), refused (the query is wrong or forbidden), unavailable, busy (no turn in time), paused (not asked after failures in a row).";
+    SOURCE_SECONDS = Histogram "slogate_source_query_duration_seconds" ["source"]
+        "Time from a query of a remote source to its answer, waiting and trying again included.";
+    SOURCE_RETRIES = Counter "slogate_source_retries_total" ["source"]
+        "Times that a query of a remote source was sent again.";
+    SOURCE_BREAKER = Gauge "slogate_source_breaker_state" ["source"]
+        "Whether a remote source is asked: 0 yes, 1 one query is trying it out, 2 no, after failures in a row.";
+
     EXPORT_SENT = Counter "slogate_export_samples_sent_total" []
         "Samples that the remote-write endpoint took.";
     EXPORT_DROPPED = Counter "slogate_export_samples_dropped_total" ["reason"]

@@ -23,6 +23,7 @@ mod peers;
 mod prometheus;
 mod prometheus_api;
 mod remote_write;
+mod sources;
 mod status;
 mod traffic;
 mod verdicts;

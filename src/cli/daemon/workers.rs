@@ -4,6 +4,8 @@
 //!   so that ticks of several daemons fall together.
 //! - `observed`: tells the deployments which versions telemetry carries. What could not be made
 //!   durable is told again in the next round.
+//! - `sources`: asks remote sources which versions run, for the worker above. A source that does
+//!   not answer is asked again in the next round; checks say what is wrong with it.
 //! - `store`: retention and collection once a minute, and the log to the disk itself every ten
 //!   seconds (writes survive a kill by themselves, a power cut from here on).
 //! - `watcher`: judges; its rounds are its own.
@@ -21,6 +23,7 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use slogate_tsdb::AppendError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -32,11 +35,18 @@ use crate::config::Config;
 use crate::export::{self, Exporter, Step};
 use crate::model::{Clock, ObservedVersion};
 use crate::sli::{SliError, SliQuery, SliReport};
+use crate::source;
 use crate::status::{self, Publisher, PublisherParts, Report, Scope, SliPublisher};
 use crate::telemetry::Heartbeat;
 
 /// Between two looks of the `observed` worker, in milliseconds.
 const OBSERVE_MS: i64 = 2_000;
+
+/// Between two looks at what remote sources show, in milliseconds.
+const SHOWN_MS: i64 = 30_000;
+
+/// How long a remote source may take to say which versions run.
+const SHOWN_WAIT: Duration = Duration::from_secs(20);
 
 /// Between two flushes of the store's log to the disk, in milliseconds.
 const SYNC_MS: i64 = 10_000;
@@ -105,6 +115,22 @@ pub(super) fn start(
         interval_ms: OBSERVE_MS,
     };
     watch_over(&tracker, "worker observed", observe(round), stop, say_died);
+
+    if rooms.sources.all().any(|(_, source)| source.observes()) {
+        let round = Round {
+            rooms: rooms.clone(),
+            stop: stop.clone(),
+            heart: heart("sources", SHOWN_MS),
+            interval_ms: SHOWN_MS,
+        };
+        watch_over(
+            &tracker,
+            "worker sources",
+            ask_sources(round),
+            stop,
+            say_died,
+        );
+    }
 
     let round = Round {
         rooms: rooms.clone(),
@@ -348,6 +374,34 @@ async fn send(
     heart.retire();
 }
 
+async fn ask_sources(round: Round) {
+    let rooms = &round.rooms;
+    let mut next = Some(rooms.clock.now_ms());
+    while let Some(now_ms) = next {
+        let asking = rooms.sources.all().filter(|(_, source)| source.observes());
+        let asking = asking.map(|(place, source)| async move {
+            let asked = source::observed(source.as_ref(), now_ms);
+            match tokio::time::timeout(SHOWN_WAIT, asked).await {
+                Ok(Ok(mut seen)) => {
+                    // Another source is for the others.
+                    seen.retain(|seen| rooms.sources.place_of(&seen.target) == place);
+                    let mut shown = rooms.shown.lock();
+                    seen.truncate(PENDING_MAX.saturating_sub(shown.len()));
+                    shown.append(&mut seen);
+                }
+                Ok(Err(error)) => tracing::debug!(%error, "no answer to which versions run"),
+                Err(_) => tracing::debug!(source = source.name(), "which versions run takes long"),
+            }
+        });
+        tokio::select! {
+            () = round.stop.cancelled() => break,
+            _ = join_all(asking) => round.heart.beat(rooms.clock.now_ms()),
+        }
+        next = round.next().await;
+    }
+    round.heart.retire();
+}
+
 async fn observe(round: Round) {
     let rooms = &round.rooms;
     let mut pending: Vec<ObservedVersion> = Vec::new();
@@ -355,6 +409,7 @@ async fn observe(round: Round) {
     while let Some(now_ms) = next {
         if pending.len() < PENDING_MAX {
             pending.extend(rooms.ingest.take_observed());
+            pending.append(&mut rooms.shown.lock());
         }
         match rooms.deployments.observe(&pending, now_ms).await {
             Ok(changed) => {

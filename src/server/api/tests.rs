@@ -22,7 +22,7 @@ use crate::record::Records;
 use crate::server::listener::ListenOptions;
 use crate::server::testing::{Answer, Server, http, http2_client, raw, serve};
 use crate::sli::Slis;
-use crate::source::{self, EmbeddedSource, MetricSource, SourceError};
+use crate::source::{self, EmbeddedSource, MetricSource, SourceError, Sources};
 
 const NOW_MS: i64 = 1_795_190_400_000;
 
@@ -104,14 +104,18 @@ pub(in crate::server) async fn house() -> House {
         policies: policies.clone(),
         deployments: deployments.clone(),
         ledger: ledger.clone(),
-        source: source.clone(),
+        sources: Sources::only(source.clone()),
         clock: Arc::new(clock.clone()),
         options: WatcherOptions {
             interval_ms: 10_000,
             public_url: "http://slogate.test".to_owned(),
         },
     });
-    let slis = Slis::new(deployments.clone(), ledger.clone(), source.clone());
+    let slis = Slis::new(
+        deployments.clone(),
+        ledger.clone(),
+        Sources::only(source.clone()),
+    );
     let (store, _) = Store::open(slogate_tsdb::Options::default(), NOW_MS).unwrap();
     let store = Arc::new(store);
     let embedded = EmbeddedSource::new(store.clone(), &QUERY);
