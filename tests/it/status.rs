@@ -1,12 +1,15 @@
-//! What only slogate knows is to be had with PromQL: at once, once, and after a kill.
+//! What only slogate knows is to be had with PromQL: at once, once, after a kill, and elsewhere.
 
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
-use crate::harness::{Daemon, Setup, block_on, until};
+use crate::harness::{Daemon, Setup, block_on, peers, until};
 
 const LIMIT: Duration = Duration::from_secs(30);
+
+/// What is late in its series leaves within a minute.
+const EXPORTED: Duration = Duration::from_secs(150);
 
 /// The series that an expression finds now.
 fn ask(daemon: &Daemon, expr: &str) -> Vec<Json> {
@@ -37,6 +40,33 @@ fn event(kind: &str) -> Json {
         "artifact": { "version": "4.2.0" }, "previous": { "version": "4.1.7" },
         "step": { "index": 1, "total": 4, "weight": 25 },
     })
+}
+
+/// A team that looks at its own Prometheus must see the same rollouts there.
+#[test]
+fn a_prometheus_that_is_written_to_knows_of_the_rollout_and_of_its_end() {
+    for program in [peers::prometheus(), peers::prometheus_3()] {
+        let Some(program) = program else { continue };
+        let dir = tempfile::tempdir().unwrap();
+        let peer = program.start(&dir.path().join("peer"), "", &[]);
+        let endpoint = peer.url("/api/v1/write");
+        let setup = Setup::in_dir(&dir.path().join("data")).set("EXPORT_URL", &endpoint);
+        let daemon = setup.start();
+        let has = |expr: &str, value: f64| {
+            until(&format!("{expr} is {value} there"), EXPORTED, || {
+                (peer.value(expr) == Some(value)).then_some(())
+            });
+        };
+        daemon.event(&event("deployment.started"));
+        has("slogate_deployment_weight_ratio", 0.25);
+        has("slogate_deployment_phase{phase=\"progressing\"}", 1.0);
+        has("sum(slogate_verdict)", 1.0);
+        daemon.event(&event("deployment.succeeded"));
+        has("slogate_deployment_phase{phase=\"progressing\"}", 0.0);
+        has("slogate_deployment_phase{phase=\"succeeded\"}", 1.0);
+        has("sum(count_over_time(slogate_deployment_event[1h]))", 2.0);
+        has("max(count_over_time(slogate_deployment_event[1h]))", 1.0);
+    }
 }
 
 #[test]
