@@ -8,7 +8,7 @@
 //! Counts are `f64`, as in Prometheus's float histograms, so that one type serves stored
 //! samples and the results of rates and divisions. Integers are exact up to 2^53.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// The schema number that stands for explicit (custom) bucket bounds.
 pub const CUSTOM_SCHEMA: i8 = -53;
@@ -181,11 +181,43 @@ impl PartialEq for Histogram {
     }
 }
 
-/// The upper bound of bucket `index` at a standard `schema`.
+/// The upper bound of bucket `index` at a standard `schema`: `2^(index * 2^-schema)`, to the last
+/// bit as Prometheus and its client libraries have it. The last bucket before infinity ends
+/// with the largest number there is.
 pub fn upper_bound(schema: i8, index: i32) -> f64 {
-    // 2^(index * 2^-schema), split so that large indexes keep their precision.
-    (f64::from(index) * (-f64::from(schema)).exp2()).exp2()
+    let index = i64::from(index);
+    let (fraction, exponent) = if schema < 0 {
+        (0.5, (index << -i32::from(schema).max(-8)) + 1)
+    } else {
+        let schema = u32::from(schema.unsigned_abs()).min(8);
+        let of_doubling = index & ((1 << schema) - 1);
+        let at = usize::try_from(of_doubling << (8 - schema)).unwrap_or_default();
+        let fraction = FRACTIONS.get(at).copied().unwrap_or(0.5);
+        (fraction, (index >> schema) + 1)
+    };
+    if fraction == 0.5 && exponent == 1025 {
+        return f64::MAX;
+    }
+    // Powers of two are exact; twice the fraction keeps the largest one in range.
+    let exponent = exponent.clamp(-2000, 2000) as f64;
+    2.0 * fraction * (exponent - 1.0).exp2()
 }
+
+/// The bounds in one doubling, from a half, at the finest schema. The published ones were made
+/// by square roots and so are some last bits away from the powers of two that they stand for.
+static FRACTIONS: LazyLock<[f64; 256]> = LazyLock::new(|| {
+    std::array::from_fn(|at| {
+        let mut root = std::f64::consts::SQRT_2;
+        let mut fraction = if at < 128 { 0.5 } else { 1.0 / root };
+        for bit in [64, 32, 16, 8, 4, 2, 1] {
+            root = root.sqrt();
+            if at & bit != 0 {
+                fraction *= root;
+            }
+        }
+        fraction
+    })
+});
 
 /// The index of the bucket that holds `value > 0` at a standard `schema`.
 pub fn bucket_index(schema: i8, value: f64) -> i32 {
@@ -504,6 +536,39 @@ mod tests {
         assert_eq!(bucket_index(0, 2.1), 2);
         assert_eq!(bucket_index(3, 0.25), -16);
         assert_eq!(upper_bound(2, 4), 2.0);
+        assert_eq!(upper_bound(-4, 1), 65_536.0);
+    }
+
+    #[test]
+    fn bounds_are_those_of_prometheus_to_the_last_bit() {
+        let bounds = [(1, -1), (1, 1), (2, -1), (2, 1), (8, 255), (3, 5)];
+        let bounds = bounds.map(|(schema, index)| upper_bound(schema, index).to_string());
+        let wanted = [
+            "0.7071067811865475",
+            "1.414213562373095",
+            "0.8408964152537144",
+            "1.189207115002721",
+            "1.9945921121709396",
+            "1.5422108254079407",
+        ];
+        assert_eq!(bounds, wanted);
+        for (schema, index) in [(8, 1024 * 256), (0, 1024), (-4, 64)] {
+            assert_eq!(upper_bound(schema, index), f64::MAX);
+            assert_eq!(upper_bound(schema, index + 1), f64::INFINITY);
+        }
+        assert_eq!(upper_bound(0, -1074), f64::from_bits(1));
+        assert_eq!(upper_bound(8, i32::MIN), 0.0);
+        for schema in 1..=SCHEMA_MAX {
+            for index in -600..600 {
+                let ideal = (f64::from(index) * (-f64::from(schema)).exp2()).exp2();
+                let bound = upper_bound(schema, index);
+                assert!((bound / ideal - 1.0).abs() < 1e-15, "{schema} {index}");
+                assert_eq!(
+                    upper_bound(schema - 1, index),
+                    upper_bound(schema, 2 * index)
+                );
+            }
+        }
     }
 
     #[test]

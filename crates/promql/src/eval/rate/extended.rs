@@ -127,7 +127,11 @@ pub(crate) fn interpolated(
         true => 0.0,
         false => before.value,
     };
-    from + (after.value - from) * share(before.t_ms, after.t_ms, t_ms)
+    let (passed_ms, all_ms) = (
+        t_ms.saturating_sub(before.t_ms),
+        after.t_ms.saturating_sub(before.t_ms),
+    );
+    from + (after.value - from) * passed_ms as f64 / all_ms as f64
 }
 
 fn share(before_ms: i64, after_ms: i64, t_ms: i64) -> f64 {
