@@ -756,3 +756,15 @@ fn absence_of_several_metrics_is_no_clash_of_their_names() {
     assert!(lines(&store, any, 0).is_empty());
     assert_eq!(lines(&store, any, 600), ["{} 1"]);
 }
+
+/// Whether a join is ambiguous must not depend on which of its pairs a comparison lets through.
+#[test]
+fn a_pair_that_a_comparison_drops_counts_as_matched() {
+    let store = [
+        steady("many{s=\"1\",team=\"red\"}", &[1.0]),
+        steady("many{s=\"1\",team=\"blue\"}", &[2.0]),
+        steady("one{s=\"1\"}", &[2.0]),
+    ];
+    let query = "many == on (s) group_left (team) one";
+    assert!(failure(&store, query, 0).contains("grouping labels must ensure unique matches"));
+}

@@ -21,7 +21,7 @@ impl Evaluator<'_> {
             return Ok(None);
         };
         let mut names = Groups::new(Projection::All);
-        let mut out = Vec::new();
+        let (mut named, mut out) = (0, Vec::new());
         for (at, (many, key)) in join.many.iter().zip(&join.many_keys).enumerate() {
             self.meter.check()?;
             let Some(one_at) = partners.get(*key).copied().flatten() else {
@@ -30,6 +30,13 @@ impl Evaluator<'_> {
             let Some(one) = join.one.get(one_at) else {
                 continue;
             };
+            let labels = result_labels(join.drops_name, join.matching, &many.labels, &one.labels);
+            if names.slot(&labels) < named {
+                // Two pairs have one name, also if a comparison drops them; whether that is wrong
+                // depends on the step.
+                return Ok(None);
+            }
+            named += 1;
             let pairs = many.values.iter().zip(&one.values);
             let values = pairs.map(|(many_value, one_value)| {
                 let found = Meeting {
@@ -47,11 +54,6 @@ impl Evaluator<'_> {
             let values: Vec<_> = values.collect();
             if values.iter().all(Option::is_none) {
                 continue;
-            }
-            let labels = result_labels(join.drops_name, join.matching, &many.labels, &one.labels);
-            if names.slot(&labels) < out.len() {
-                // Two pairs have one name; whether that is wrong depends on the step.
-                return Ok(None);
             }
             out.push(Column {
                 labels,
