@@ -156,7 +156,7 @@ impl Mapping {
             let (label, own) = label(key, preset.0);
             let is_preset = entry(&settings.labels, key).is_none();
             let pattern = own.or((is_preset && !preset.1.is_empty()).then(|| preset.1.to_owned()));
-            MappedLabel::new(key, label, pattern.as_deref())
+            MappedLabel::new(key, &label, pattern.as_deref())
         };
         let environment = match entry(&settings.labels, "environment").unwrap_or(preset.environment)
         {
@@ -294,8 +294,8 @@ impl Join {
 }
 
 impl MappedLabel {
-    fn new(key: &str, label: String, pattern: Option<&str>) -> Result<Self, MappingError> {
-        let label = label_name(&format!("labels.{key}"), &label)?;
+    fn new(key: &str, label: &str, pattern: Option<&str>) -> Result<Self, MappingError> {
+        let label = label_name(&format!("labels.{key}"), label)?;
         let pattern = pattern.map(Pattern::new).transpose();
         let pattern = pattern.map_err(|message| wrong(&format!("patterns.{key}"), message))?;
         Ok(MappedLabel { label, pattern })
@@ -362,7 +362,8 @@ fn group(text: &str) -> Option<(usize, usize)> {
                 open.push(at);
             }
             ')' if !is_class => {
-                if open.pop() == start && start.is_some() {
+                let opened = open.pop();
+                if start.is_some() && opened == start {
                     return Some((start?, at + 1));
                 }
             }

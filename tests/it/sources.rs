@@ -38,12 +38,15 @@ struct Shape {
     /// Labels of a failed and of a good request.
     outcome: [(&'static str, &'static str); 2],
     /// Labels of a pod's series: service, version, pod.
-    labels: fn(&str, &str, &str) -> Vec<(&'static str, String)>,
+    labels: LabelsOf,
     /// The metric that says the version, and its labels.
-    info: Option<(&'static str, fn(&str, &str, &str) -> Labelled)>,
+    info: Option<(&'static str, LabelsOf)>,
 }
 
 type Labelled = Vec<(&'static str, String)>;
+
+/// Labels of a service's version's pod.
+type LabelsOf = fn(&str, &str, &str) -> Labelled;
 
 fn own(value: &str) -> String {
     value.to_owned()
