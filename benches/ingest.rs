@@ -2,6 +2,8 @@
 //!
 //! Figures for spans use requests of 500 spans of about 460 bytes with 10 attributes, over 20
 //! series; those for points use requests of 5,000 points with 6 attributes, all series known.
+//! Figures for remote write use requests of 2,000 series with 10 labels and one sample each, without
+//! snappy, 20,000 series in all and known.
 //! A flush runs every 4,000 requests. At the end the memory per series is printed.
 
 use std::cell::Cell;
@@ -22,8 +24,13 @@ use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Sta
 use prost::Message;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use slogate::ingest::{Ingest, IngestOptions};
+use slogate::ingest::{Ingest, IngestOptions, RemoteWriteVersion};
 use slogate_tsdb::{Options, Store};
+
+#[path = "../crates/wire/tests/remote_write/messages.rs"]
+mod messages;
+
+use messages::{Sample, TimeSeries1, WriteRequest, label};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -344,6 +351,70 @@ fn points(c: &mut Criterion) {
     group.finish();
 }
 
+/// A request of remote write with series `from` to `from + count`, one sample each.
+fn write_request(from: usize, count: usize, t_ms: i64) -> WriteRequest {
+    let series = |at: usize| TimeSeries1 {
+        labels: vec![
+            label("__name__", "http_server_requests_total"),
+            label("cluster", "eu-west-1"),
+            label("env", "production"),
+            label(
+                "instance",
+                &format!("10.12.{}.{}:8080", at / 100 % 256, at % 100),
+            ),
+            label("job", "checkout"),
+            label("method", "POST"),
+            label("pod", &format!("checkout-7d9f8b6c5-{:05}", at / 100)),
+            label("route", &format!("/api/v1/orders/{}", at % 100)),
+            label("status", "200"),
+            label("zone", "eu-west-1a"),
+        ],
+        samples: vec![Sample {
+            value: (at as i64 + t_ms / 1_000) as f64,
+            timestamp: t_ms,
+            start_timestamp: 0,
+        }],
+        ..TimeSeries1::default()
+    };
+    WriteRequest {
+        timeseries: (from..from + count).map(series).collect(),
+        metadata: Vec::new(),
+    }
+}
+
+fn remote_write(c: &mut Criterion) {
+    let mut group = c.benchmark_group("remote_write");
+    let (count, series) = (2_000, 20_000);
+    group.throughput(Throughput::Elements(count as u64));
+    for version in RemoteWriteVersion::ALL {
+        let bed = Bed::new();
+        let mut sent = 0;
+        group.bench_function(BenchmarkId::from_parameter(version.name()), |b| {
+            b.iter_batched(
+                || {
+                    let round = sent / (series / count);
+                    let now_ms = T0_MS + round as i64 * 5_000;
+                    let request = write_request(sent % (series / count) * count, count, now_ms);
+                    sent += 1;
+                    let bytes = match version {
+                        RemoteWriteVersion::V1 => request.encode_to_vec(),
+                        RemoteWriteVersion::V2 => request.to_v2().encode_to_vec(),
+                    };
+                    (bytes, now_ms)
+                },
+                |(request, now_ms)| {
+                    let written = bed
+                        .ingest
+                        .remote_write(version, black_box(&request), now_ms);
+                    assert_eq!(written.expect("readable").rejected, 0);
+                },
+                BatchSize::PerIteration,
+            );
+        });
+    }
+    group.finish();
+}
+
 /// Resident memory of this process, in bytes; 0 where the system does not say.
 fn resident_bytes() -> usize {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
@@ -422,7 +493,7 @@ criterion_group! {
         .sample_size(20)
         .measurement_time(std::time::Duration::from_secs(3))
         .warm_up_time(std::time::Duration::from_secs(1));
-    targets = spans, points
+    targets = spans, points, remote_write
 }
 
 /// Memory is measured in processes of its own: what a bench leaves behind would hide it.

@@ -62,6 +62,7 @@ impl Bed {
         let options = IngestOptions {
             span_series_per_service: 4,
             metric_series_per_service: 8,
+            metric_series_per_job: 8,
             services_max: 3,
             versions_per_service: 3,
             resources_max: 4,

@@ -1,11 +1,18 @@
 //! Writes a small seed corpus for every target: `seeds DIRECTORY`, one directory below it for
 //! each target. Run from the project's root, whose own policies it reads.
 
+#[path = "../../../crates/wire/tests/remote_write/messages.rs"]
+mod messages;
+
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use messages::{
+    self as wire, BucketSpan, Exemplar1, HistogramCount, Metadata1, Sample, TimeSeries1,
+    WriteRequest, ZeroCount, label,
+};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -40,6 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "otlp_metrics",
         [proto::<ExportMetricsServiceRequest>(METRICS)?],
     )?;
+    corpora.write("remote_write", write_requests())?;
     corpora.write("otlp_logs", [proto::<ExportLogsServiceRequest>(LOGS)?])?;
     let json = [("t", TRACES), ("m", METRICS), ("l", LOGS)];
     corpora.write(
@@ -50,6 +58,82 @@ fn main() -> Result<(), Box<dyn Error>> {
     corpora.write("policy", policies()?)?;
     corpora.write("events", EVENTS)?;
     corpora.write("config", CONFIGS)
+}
+
+/// Requests of both versions, with every kind of thing that they can hold.
+fn write_requests() -> [Vec<u8>; 2] {
+    let sample = |value, after_ms| Sample {
+        value,
+        timestamp: NOW_MS - 5_000 + after_ms,
+        start_timestamp: NOW_MS - 60_000,
+    };
+    let histogram = wire::Histogram {
+        count: Some(HistogramCount::Int(9)),
+        sum: 12.5,
+        schema: 3,
+        zero_threshold: 0.001,
+        zero_count: Some(ZeroCount::Int(1)),
+        positive_spans: vec![
+            BucketSpan {
+                offset: -2,
+                length: 2,
+            },
+            BucketSpan {
+                offset: 3,
+                length: 1,
+            },
+        ],
+        positive_deltas: vec![2, -1, 3],
+        negative_spans: vec![BucketSpan {
+            offset: 1,
+            length: 1,
+        }],
+        negative_deltas: vec![1],
+        timestamp: NOW_MS,
+        ..wire::Histogram::default()
+    };
+    let custom = wire::Histogram {
+        count: Some(HistogramCount::Float(2.5)),
+        schema: -53,
+        custom_values: vec![1.0, 2.0],
+        positive_spans: vec![BucketSpan {
+            offset: 1,
+            length: 2,
+        }],
+        positive_counts: vec![1.0, 1.5],
+        timestamp: NOW_MS,
+        ..wire::Histogram::default()
+    };
+    let counter = TimeSeries1 {
+        labels: vec![
+            label("__name__", "x_total"),
+            label("service_name", "checkout"),
+            label("service_version", "4.2.0"),
+        ],
+        samples: vec![sample(1.0, 0), sample(2.0, 1_000)],
+        exemplars: vec![Exemplar1 {
+            labels: vec![label("trace_id", "5b8efff7")],
+            value: 0.5,
+            timestamp: NOW_MS,
+        }],
+        histograms: Vec::new(),
+    };
+    let native = TimeSeries1 {
+        labels: vec![label("__name__", "h"), label("job", "api")],
+        histograms: vec![histogram, custom],
+        ..TimeSeries1::default()
+    };
+    let request = WriteRequest {
+        timeseries: vec![counter, native],
+        metadata: vec![Metadata1 {
+            kind: 1,
+            name: "x_total".to_owned(),
+            help: "Counts.".to_owned(),
+            unit: String::new(),
+        }],
+    };
+    let (v1, v2) = (request.encode_to_vec(), request.to_v2().encode_to_vec());
+    [[vec![0], v1].concat(), [vec![1], v2].concat()]
 }
 
 struct Corpora {

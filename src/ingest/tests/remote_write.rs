@@ -523,7 +523,58 @@ fn histograms_that_contradict_themselves_are_refused() {
     }
 }
 
+/// A request with one of everything.
+fn one_of_everything() -> WriteRequest {
+    let mut counter = series(
+        &[
+            ("__name__", "x_total"),
+            ("service_name", "shop"),
+            ("service_version", "1"),
+        ],
+        &[(T0 - 10, 1.0), (T0, 2.0)],
+    );
+    counter.exemplars = vec![Exemplar1 {
+        labels: vec![label("trace_id", "abc")],
+        value: 0.5,
+        timestamp: T0,
+    }];
+    let mut histogram = series(&[("__name__", "h"), ("job", "api")], &[]);
+    histogram.histograms = vec![native(9)];
+    WriteRequest {
+        timeseries: vec![counter, histogram],
+        metadata: vec![Metadata1 {
+            kind: 1,
+            name: "x_total".to_owned(),
+            help: "Counts.".to_owned(),
+            unit: String::new(),
+        }],
+    }
+}
+
 proptest! {
+    /// Whatever the network makes of a request: no panic, and every sample is accounted for.
+    #[test]
+    fn damaged_requests_are_taken_or_refused_but_never_half(
+        flips in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        second in any::<bool>(),
+    ) {
+        let version = BOTH[usize::from(second)];
+        let mut bytes = encoded(&one_of_everything(), version);
+        for (at, byte) in flips {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        let bed = Bed::new();
+        match bed.ingest.remote_write(version, &bytes, T0) {
+            Ok(first) => {
+                let again = bed.ingest.remote_write(version, &bytes, T0).unwrap();
+                let total = |w: &Written| w.samples + w.histograms + w.rejected;
+                prop_assert_eq!(total(&first), total(&again));
+            }
+            Err(_) => prop_assert_eq!(bed.store.stats().samples, 0),
+        }
+    }
+
     /// 1.0 and 2.0 say the same thing: the same requests leave the same store.
     #[test]
     fn both_messages_leave_the_same_series(

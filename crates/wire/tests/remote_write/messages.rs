@@ -1,6 +1,8 @@
 //! The messages of remote write 1.0 and 2.0 as prost types, written down by hand from Prometheus's
 //! `.proto` files. Tests, benches and seeds write requests with them.
 
+use std::collections::HashMap;
+
 use prost::Message;
 
 #[derive(Clone, PartialEq, Message)]
@@ -175,13 +177,13 @@ impl WriteRequest {
     /// The same as a 2.0 request; metadata go to the series of that name.
     pub(crate) fn to_v2(&self) -> Request {
         let mut symbols = vec![String::new()];
+        let mut numbers = HashMap::from([(String::new(), 0)]);
         let mut number = |text: &str| {
-            let known = symbols.iter().position(|known| known == text);
-            let at = known.unwrap_or_else(|| {
+            let next = u32::try_from(symbols.len()).expect("a small request");
+            *numbers.entry(text.to_owned()).or_insert_with(|| {
                 symbols.push(text.to_owned());
-                symbols.len() - 1
-            });
-            u32::try_from(at).expect("a small request")
+                next
+            })
         };
         let mut refs = |labels: &[Label]| {
             let texts = labels.iter().flat_map(|label| [&label.name, &label.value]);
