@@ -208,6 +208,7 @@ mod tests {
             "slogate_http",
             "slogate_otlp",
             "slogate_ingest_rejected",
+            "slogate_source",
             "slogate_status",
             "slogate_export",
             "slogate_remote_write_re",
