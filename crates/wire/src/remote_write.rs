@@ -203,3 +203,16 @@ impl<'a> View<'a> for BucketSpan {
         Ok(span)
     }
 }
+
+/// The value and the time of an exemplar, which both versions number alike; its labels differ.
+fn exemplar_value(mut fields: Reader<'_>) -> Result<(f64, i64), WireError> {
+    let (mut value, mut t_ms) = (0.0, 0);
+    while let Some(field) = fields.next_field()? {
+        match field.number {
+            2 => value = field.double()?,
+            3 => t_ms = field.int64()?,
+            _ => {}
+        }
+    }
+    Ok((value, t_ms))
+}

@@ -1,6 +1,6 @@
 //! Views of a `prometheus.WriteRequest`.
 
-use super::{Histogram, Sample};
+use super::{Histogram, Sample, exemplar_value};
 use crate::proto::{Reader, Run, View, Views, WireError};
 
 /// Field 1, a length and bytes.
@@ -191,20 +191,8 @@ impl<'a> View<'a> for Label<'a> {
 
 impl<'a> View<'a> for Exemplar<'a> {
     fn read(body: Reader<'a>) -> Result<Self, WireError> {
-        let mut exemplar = Exemplar {
-            value: 0.0,
-            t_ms: 0,
-            body,
-        };
-        let mut fields = body;
-        while let Some(field) = fields.next_field()? {
-            match field.number {
-                2 => exemplar.value = field.double()?,
-                3 => exemplar.t_ms = field.int64()?,
-                _ => {}
-            }
-        }
-        Ok(exemplar)
+        let (value, t_ms) = exemplar_value(body)?;
+        Ok(Exemplar { value, t_ms, body })
     }
 }
 

@@ -3,7 +3,7 @@
 //! Texts are in one table, the symbols, and everything else refers to them by number. Whether a
 //! number is within the table is for the reader of the request to check.
 
-use super::{Histogram, Sample};
+use super::{Histogram, Sample, exemplar_value};
 use crate::proto::{Reader, Varints, View, Views, WireError};
 
 /// A remote write 2.0 request.
@@ -147,20 +147,8 @@ impl<'a> View<'a> for TimeSeries<'a> {
 
 impl<'a> View<'a> for Exemplar<'a> {
     fn read(body: Reader<'a>) -> Result<Self, WireError> {
-        let mut exemplar = Exemplar {
-            value: 0.0,
-            t_ms: 0,
-            body,
-        };
-        let mut fields = body;
-        while let Some(field) = fields.next_field()? {
-            match field.number {
-                2 => exemplar.value = field.double()?,
-                3 => exemplar.t_ms = field.int64()?,
-                _ => {}
-            }
-        }
-        Ok(exemplar)
+        let (value, t_ms) = exemplar_value(body)?;
+        Ok(Exemplar { value, t_ms, body })
     }
 }
 
