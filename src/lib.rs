@@ -5,13 +5,15 @@
 //!
 //! ```text
 //! faces      cli        serve, event, gate, policy, config, verify, demo
-//!            server     listeners; HTTP and gRPC: OTLP, native API, health, our own metrics
+//!            server     listeners; HTTP and gRPC: OTLP, remote write, native and Prometheus API,
+//!                       health, our own metrics
 //! engines    status     what only slogate knows, as series in the store
 //!            judge      policy x deployment x source x now -> verdict; the watcher of active deployments
 //!            sli        deployment SLIs M1-M7, from the deployments and a source
 //!            policy     the rules language: parse, validate, explain
 //!            deploy     event adapters, deduplication, the deployment state machine, baseline choice
-//!            source     trait MetricSource; embedded and prometheus implementations
+//!            source     trait MetricSource; embedded and prometheus implementations; which labels
+//!                       and series a source calls what
 //!            ledger     the hash chain over events and verdicts
 //!            export     series of ours to a remote-write endpoint, through a queue on disk
 //!            ingest     OTLP and remote write -> series; spans -> request series and edges; logs -> counts
