@@ -165,15 +165,15 @@ impl Queue {
         });
         let before = self.last_bytes();
         let path = self.last_path();
-        let written = self.writer.write_all(&bytes);
+        let mut written = self.writer.write_all(&bytes);
+        if !requests.is_empty() {
+            written = written.and_then(|()| self.writer.sync_data());
+        }
         if let Err(error) = written {
             // Half a round must not be in the way of the next one.
             let _ = self.writer.set_len(before);
             let _ = self.writer.seek(SeekFrom::Start(before));
             return Err(at(&path)(error));
-        }
-        if !requests.is_empty() {
-            self.writer.sync_data().map_err(at(&path))?;
         }
         if let Some(last) = self.segments.back_mut() {
             last.bytes += bytes.len() as u64;
