@@ -10,10 +10,14 @@
 //! - **A gate without data doesn't pass.** Nothing in a gate turns missing data into pass before
 //!   `decideWithin` is over; after it, `onInconclusive` says what the author wants, and `hold`
 //!   (stay inconclusive) is the default.
-//! - **`worseBy` is the most that is tolerated.** The boundary is
-//!   `baseline * (1 + relative) + absolute`. A comparison fails when the candidate is shown to
-//!   be beyond the boundary and passes when it is shown to be within it; neither is shown on
-//!   the boundary itself. So a margin of zero could never pass, and is refused.
+//! - **`worseBy` is the most that is tolerated, `passWithin` what a pass certifies.** Each draws
+//!   a boundary at `baseline * (1 + relative) + absolute`. A comparison fails when the candidate
+//!   is shown to be beyond the boundary of `worseBy`, and passes when it is shown to be within
+//!   that of `passWithin`; neither is shown on the boundary itself. `worseBy` may be nothing: then
+//!   any shown harm fails. `passWithin` may not, since "no worse at all" can't be shown; and no
+//!   part of it is smaller than that of `worseBy`, or a version could be shown to be both. A
+//!   `worseBy` alone is both margins; a `passWithin` alone goes with the default `worseBy`, but
+//!   for parts of that which are greater than its own.
 //! - **The error rates are the gate's, not the check's.** `falseAlarms` bounds the probability
 //!   that a version that is no worse than tolerated fails, over all checks and all looks of one
 //!   rollout; a comparing check's `weight` is its share. `falsePasses` bounds the probability
@@ -171,8 +175,11 @@ pub enum ThresholdOp {
 pub struct CompareCheck {
     /// What is compared.
     pub sli: CompareSli,
-    /// The most that is tolerated.
+    /// The most that is tolerated: shown to be beyond it is a fail. May be nothing.
     pub worse_by: Margin,
+    /// What a pass certifies: shown to be within it is a pass. Above nothing, and no part of it
+    /// is smaller than that of `worse_by`.
+    pub pass_within: Margin,
     /// Candidate events below which nothing passes.
     pub min_events: u64,
     /// Which spans count.
@@ -193,8 +200,7 @@ pub enum CompareSli {
     },
 }
 
-/// The most by which a candidate may be worse: the boundary is
-/// `baseline * (1 + relative) + absolute`. At least one part is above zero.
+/// By how much a candidate is worse: the boundary is `baseline * (1 + relative) + absolute`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Margin {
     /// In the indicator's own unit: a share (0.001 is 0.1 %) for ratios, seconds for durations.
@@ -317,6 +323,11 @@ impl Margin {
     /// The worst value that is tolerated beside a baseline of `baseline`.
     pub fn boundary(&self, baseline: f64) -> f64 {
         baseline * (1.0 + self.relative.unwrap_or(0.0)) + self.absolute.unwrap_or(0.0)
+    }
+
+    /// Whether it tolerates no difference at all.
+    pub fn is_nothing(&self) -> bool {
+        self.boundary(1.0) <= 1.0
     }
 }
 

@@ -1,8 +1,8 @@
 //! Error ratios compared.
 //!
 //! Two tests walk over the pairs of blocks: one gathers evidence that the candidate's error
-//! ratio is beyond `baseline × (1 + relative) + absolute`, the other that it is within. A
-//! third, the guard, watches from the first block on, warm-up included, for damage of
+//! ratio is beyond `baseline × (1 + relative) + absolute` of `worseBy`, the other that it is
+//! within that of `passWithin`. A third, the guard, watches from the first block on, warm-up included, for damage of
 //! [`GUARD_EXTRA`] beyond the tolerance. The check's share of the gate's false alarms is
 //! split between the first and the guard.
 //!
@@ -111,8 +111,11 @@ pub(crate) fn answer(
     let from_start: Vec<CountBlock> = sides.from_start.pairs.iter().map(count_block).collect();
     let phi = dispersion_of(sides);
     let mut weights = Weights::levels(context, check, true);
-    let margin = compare.worse_by;
     let run = |direction, extra, blocks: &[CountBlock]| {
+        let margin = match direction {
+            Direction::Worse => compare.worse_by,
+            Direction::NotWorse => compare.pass_within,
+        };
         walk(&margin, extra, phi, direction, blocks).unwrap_or((0.0, 0.0))
     };
     (weights.worse_now, weights.worse) = run(Direction::Worse, 0.0, &blocks);
@@ -231,7 +234,7 @@ fn evidence(
         ratio_interval,
         difference: both.map(|(mine, theirs)| mine - theirs),
         difference_interval,
-        tolerance: Some(tolerance(&compare.worse_by, words::percent)),
+        tolerance: Some(tolerance(compare, words::percent)),
         log_e_worse: finite(weights.worse),
         log_e_not_worse: finite(weights.not_worse),
         log_e_fail_at: finite(weights.fail_at),
@@ -273,8 +276,22 @@ fn intervals(
     (ratio, difference)
 }
 
-/// A margin in words; `absolute` says the indicator's own unit.
-pub(crate) fn tolerance(margin: &Margin, absolute: impl Fn(f64) -> String) -> String {
+/// What is tolerated and, where that is another margin, what a pass certifies; `absolute` says
+/// the indicator's own unit.
+pub(crate) fn tolerance(compare: &CompareCheck, absolute: impl Fn(f64) -> String) -> String {
+    let tolerated = margin(&compare.worse_by, &absolute);
+    if compare.pass_within == compare.worse_by {
+        return tolerated;
+    }
+    let certified = margin(&compare.pass_within, &absolute);
+    format!("{tolerated}; a pass certifies {certified}")
+}
+
+fn margin(margin: &Margin, absolute: impl Fn(f64) -> String) -> String {
+    let margin = Margin {
+        absolute: margin.absolute.filter(|part| *part > 0.0),
+        relative: margin.relative.filter(|part| *part > 0.0),
+    };
     let relative = margin.relative.map(words::percent);
     let absolute = margin.absolute.map(absolute);
     match (relative, absolute) {

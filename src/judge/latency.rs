@@ -17,7 +17,7 @@ use super::compare::{Context, Sides};
 use super::errors::{Decision, Weights, against, tolerance};
 use super::words;
 use crate::model::{ArmCounts, BaselineKind, CheckResult, Evidence, Reason, TimeRange};
-use crate::policy::{Check, CompareCheck};
+use crate::policy::{Check, CompareCheck, Margin};
 
 /// Answers a check on a latency quantile.
 pub(crate) fn answer(
@@ -32,13 +32,17 @@ pub(crate) fn answer(
     let theirs = total(pairs.iter().filter_map(|pair| pair.baseline));
     let past = total(sides.history.iter().copied());
     let known = if past.count > 0.0 { &past } else { &theirs };
-    let relative = relative_margin(compare, known.quantile(quantile));
+    let at = known.quantile(quantile);
+    let relative = relative_margin(&compare.worse_by, at);
 
     let mut weights = Weights::levels(context, check, false);
-    let phi = dispersion_of(sides, known.quantile(quantile));
+    let phi = dispersion_of(sides, at);
     let run = |direction| {
         let params = ExceedanceTestParams {
-            worse_by_relative: relative,
+            worse_by_relative: match direction {
+                Direction::Worse => relative,
+                Direction::NotWorse => relative_margin(&compare.pass_within, at),
+            },
             quantiles: vec![quantile],
             dispersion: phi,
             direction,
@@ -67,7 +71,7 @@ pub(crate) fn answer(
         baseline_counts: Some(base),
         ratio: both.and_then(|(mine, theirs)| finite(mine / theirs)),
         difference: both.and_then(|(mine, theirs)| finite(mine - theirs)),
-        tolerance: Some(tolerance(&compare.worse_by, words::seconds)),
+        tolerance: Some(tolerance(compare, words::seconds)),
         log_e_worse: finite(weights.worse),
         log_e_not_worse: finite(weights.not_worse),
         log_e_fail_at: finite(weights.fail_at),
@@ -80,13 +84,12 @@ pub(crate) fn answer(
     context.result(check, decision.verdict, decision.reason, message, evidence)
 }
 
-fn relative_margin(compare: &CompareCheck, baseline_quantile: Option<f64>) -> f64 {
-    let absolute = compare
-        .worse_by
+fn relative_margin(margin: &Margin, baseline_quantile: Option<f64>) -> f64 {
+    let absolute = margin
         .absolute
         .zip(baseline_quantile.filter(|at| *at > 0.0));
     let from_absolute = absolute.map_or(0.0, |(seconds, at)| seconds / at);
-    (compare.worse_by.relative.unwrap_or(0.0) + from_absolute).min(100.0)
+    (margin.relative.unwrap_or(0.0) + from_absolute).min(100.0)
 }
 
 fn total<'h>(histograms: impl Iterator<Item = &'h Histogram>) -> Histogram {

@@ -1,6 +1,8 @@
 //! What a gate has where its author says nothing. `rules/canary.yaml` spells the same values out,
 //! and a test holds the two together.
 
+use crate::policy::Margin;
+
 const MINUTE_MS: i64 = 60_000;
 
 pub(super) const WARM_UP_MS: i64 = 2 * MINUTE_MS;
@@ -12,10 +14,24 @@ pub(super) const STALE_AFTER_MS: i64 = 5 * MINUTE_MS;
 pub(super) const MIN_EVENTS: u64 = 50;
 pub(super) const QUANTILE: f64 = 0.95;
 pub(super) const WEIGHT: f64 = 1.0;
-/// A quarter more errors, or one in a thousand requests, is no reason to stop a rollout.
-pub(super) const ERRORS_ABSOLUTE: f64 = 0.001;
-pub(super) const ERRORS_RELATIVE: f64 = 0.25;
-/// A tenth slower, or five milliseconds, is no reason to stop a rollout.
-pub(super) const DURATION_ABSOLUTE: f64 = 0.005;
-pub(super) const DURATION_RELATIVE: f64 = 0.10;
+/// A tenth more errors is no reason to stop a rollout.
+pub(super) const ERRORS_WORSE_BY: Margin = Margin {
+    absolute: None,
+    relative: Some(0.10),
+};
+/// Half as many errors again, and one request in a thousand, is what a pass excludes.
+pub(super) const ERRORS_PASS_WITHIN: Margin = Margin {
+    absolute: Some(0.001),
+    relative: Some(0.50),
+};
+/// A twentieth slower is about what two deployments of one build differ by.
+pub(super) const DURATION_WORSE_BY: Margin = Margin {
+    absolute: None,
+    relative: Some(0.05),
+};
+/// A fifth and five milliseconds slower is what a pass excludes.
+pub(super) const DURATION_PASS_WITHIN: Margin = Margin {
+    absolute: Some(0.005),
+    relative: Some(0.20),
+};
 pub(super) const COVERAGE: f64 = 0.95;

@@ -9,7 +9,8 @@ use serde::Serialize;
 use crate::policy::parse::API_VERSION;
 use crate::policy::value::format_duration;
 use crate::policy::{
-    Check, CheckSpec, CompareCheck, CompareSli, Gate, QueryCheck, Signal, ThresholdOp, Word, promql,
+    Check, CheckSpec, CompareCheck, CompareSli, Gate, Margin, QueryCheck, Signal, ThresholdOp,
+    Word, promql,
 };
 
 /// Field order is part of the canonical form: changing it changes every hash.
@@ -86,14 +87,15 @@ struct Compare {
     sli: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     quantile: Option<f64>,
-    worse_by: WorseBy,
+    worse_by: MarginDocument,
+    pass_within: MarginDocument,
     min_events: u64,
     span_kind: &'static str,
     against: &'static str,
 }
 
 #[derive(Serialize)]
-struct WorseBy {
+struct MarginDocument {
     #[serde(skip_serializing_if = "Option::is_none")]
     absolute: Option<Absolute>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -208,25 +210,31 @@ fn of_query(query: &QueryCheck, canonical: bool) -> Query {
 }
 
 fn of_compare(compare: &CompareCheck) -> Compare {
-    let absolute = compare.worse_by.absolute;
-    let (sli, quantile, absolute) = match compare.sli {
-        CompareSli::ErrorRatio => ("requests.errorRatio", None, absolute.map(Absolute::Share)),
-        CompareSli::Duration { quantile } => {
-            let text = |seconds: f64| format_duration((seconds * 1000.0).round() as i64);
-            let absolute = absolute.map(|seconds| Absolute::Duration(text(seconds)));
-            ("requests.duration", Some(quantile), absolute)
-        }
+    let (sli, quantile) = match compare.sli {
+        CompareSli::ErrorRatio => ("requests.errorRatio", None),
+        CompareSli::Duration { quantile } => ("requests.duration", Some(quantile)),
     };
     Compare {
         sli,
         quantile,
-        worse_by: WorseBy {
-            absolute,
-            relative: compare.worse_by.relative,
-        },
+        worse_by: of_margin(compare.worse_by, compare.sli),
+        pass_within: of_margin(compare.pass_within, compare.sli),
         min_events: compare.min_events,
         span_kind: compare.span_kind.word(),
         against: compare.against.word(),
+    }
+}
+
+fn of_margin(margin: Margin, sli: CompareSli) -> MarginDocument {
+    let absolute = |part: f64| match sli {
+        CompareSli::ErrorRatio => Absolute::Share(part),
+        CompareSli::Duration { .. } => {
+            Absolute::Duration(format_duration((part * 1000.0).round() as i64))
+        }
+    };
+    MarginDocument {
+        absolute: margin.absolute.map(absolute),
+        relative: margin.relative,
     }
 }
 
@@ -269,6 +277,7 @@ spec:
      "query": " max(queue_depth{service_version=\"$version\"}) ", "required": true},
     {"name": "errors", "weight": 1,
      "compare": {"sli": "requests.errorRatio", "worseBy": {"relative": 0.25, "absolute": 0.001},
+                 "passWithin": {"relative": 0.25, "absolute": 0.001},
                  "spanKind": "server", "against": "auto", "minEvents": 50}}]}}
 "#;
         assert_eq!(gate(ONE).hash, gate(other).hash);
@@ -282,6 +291,10 @@ spec:
             ("60m", "61m"),
             ("falseAlarms: 1%", "falseAlarms: 2%"),
             ("absolute: 0.1%", "absolute: 0.2%"),
+            (
+                "relative: 25% }",
+                "relative: 25% }, passWithin: { absolute: 0.2%, relative: 25% }",
+            ),
             ("below: 1000", "atMost: 1000"),
             ("$version", "$baseline"),
             ("[logs, traces]", "[logs]"),

@@ -126,29 +126,58 @@ fn compare(check: &CompareCheck) -> Vec<String> {
         BaselinePreference::Concurrent => "the stable version beside it",
         BaselinePreference::Historical => "the previous version's own history",
     };
-    vec![
-        format!("compares {what} with that of {against}"),
-        format!("tolerates at most {}", tolerance(check)),
-        example(check),
+    let mut lines = vec![format!("compares {what} with that of {against}")];
+    lines.extend(margins(check));
+    lines.push(format!(
+        "a pass needs at least {} of the candidate's requests",
+        check.min_events
+    ));
+    lines
+}
+
+/// What is tolerated and what a pass certifies, with an example.
+fn margins(check: &CompareCheck) -> [String; 2] {
+    let (worse_by, pass_within) = (check.worse_by, check.pass_within);
+    let (baseline, show): (f64, fn(f64) -> String) = match check.sli {
+        CompareSli::ErrorRatio => (0.01, percent),
+        CompareSli::Duration { .. } => (0.2, seconds),
+    };
+    let at = |margin: Margin| show(margin.boundary(baseline));
+    let beside = show(baseline);
+    let tolerated = tolerance(worse_by, check.sli);
+    if worse_by == pass_within {
+        return [
+            format!("tolerates at most {tolerated}"),
+            format!(
+                "for example {} beside {beside}: shown to be above it fails, shown to be below it \
+                 passes",
+                at(worse_by)
+            ),
+        ];
+    }
+    [
         format!(
-            "a pass needs at least {} of the candidate's requests",
-            check.min_events
+            "tolerates at most {tolerated}; a pass certifies at most {}",
+            tolerance(pass_within, check.sli)
+        ),
+        format!(
+            "for example beside {beside}: shown to be above {} fails, shown to be below {} passes",
+            at(worse_by),
+            at(pass_within)
         ),
     ]
 }
 
 /// The margin of a comparison in words: `25 % more and 0.1 percentage points`.
-fn tolerance(check: &CompareCheck) -> String {
-    let Margin { absolute, relative } = check.worse_by;
-    let absolute = absolute
-        .filter(|part| *part > 0.0)
-        .map(|part| match check.sli {
-            CompareSli::ErrorRatio => match percent(part).trim_end_matches(" %") {
-                "1" => "1 percentage point".to_owned(),
-                points => format!("{points} percentage points"),
-            },
-            CompareSli::Duration { .. } => seconds(part),
-        });
+fn tolerance(margin: Margin, sli: CompareSli) -> String {
+    let Margin { absolute, relative } = margin;
+    let absolute = absolute.filter(|part| *part > 0.0).map(|part| match sli {
+        CompareSli::ErrorRatio => match percent(part).trim_end_matches(" %") {
+            "1" => "1 percentage point".to_owned(),
+            points => format!("{points} percentage points"),
+        },
+        CompareSli::Duration { .. } => seconds(part),
+    });
     let relative = relative
         .filter(|part| *part > 0.0)
         .map(|part| format!("{} more", percent(part)));
@@ -158,19 +187,6 @@ fn tolerance(check: &CompareCheck) -> String {
         (None, Some(part)) => format!("{part} more"),
         (None, None) => "nothing".to_owned(),
     }
-}
-
-fn example(check: &CompareCheck) -> String {
-    let (baseline, show): (f64, fn(f64) -> String) = match check.sli {
-        CompareSli::ErrorRatio => (0.01, percent),
-        CompareSli::Duration { .. } => (0.2, seconds),
-    };
-    let boundary = check.worse_by.boundary(baseline);
-    format!(
-        "for example {} beside {}: shown to be above it fails, shown to be below it passes",
-        show(boundary),
-        show(baseline)
-    )
 }
 
 fn seconds(seconds: f64) -> String {
@@ -203,13 +219,13 @@ Gate canary
   one that is worse passes in at most 5 %.
   Check errors:
     compares the error ratio of requests answered with that of the stable version beside it, or else with the previous version's own history
-    tolerates at most 25 % more and 0.1 percentage points on top
-    for example 1.35 % beside 1 %: shown to be above it fails, shown to be below it passes
+    tolerates at most 10 % more; a pass certifies at most 50 % more and 0.1 percentage points on top
+    for example beside 1 %: shown to be above 1.1 % fails, shown to be below 1.6 % passes
     a pass needs at least 50 of the candidate's requests
   Check latency:
     compares the 0.95 quantile of the duration of requests answered with that of the stable version beside it, or else with the previous version's own history
-    tolerates at most 10 % more and 5ms on top
-    for example 225ms beside 200ms: shown to be above it fails, shown to be below it passes
+    tolerates at most 5 % more; a pass certifies at most 20 % more and 5ms on top
+    for example beside 200ms: shown to be above 210ms fails, shown to be below 245ms passes
     a pass needs at least 50 of the candidate's requests
   Check identity (a pass of the gate needs it; a fail of it only prevents the pass):
     at least 95 % of traces have to say which version they are from

@@ -357,8 +357,10 @@ fn home(key: &str) -> Option<&'static str> {
         "critical" | "required" | "weight" | "compare" | "query" | "coverage" => "a check",
         "below" | "atMost" | "above" | "staleAfter" => "a check, beside `query`",
         "atLeast" => "a check, beside `query`, or in `coverage`",
-        "sli" | "quantile" | "worseBy" | "minEvents" | "spanKind" | "against" => "`compare`",
-        "absolute" | "relative" => "`worseBy`",
+        "sli" | "quantile" | "worseBy" | "passWithin" | "minEvents" | "spanKind" | "against" => {
+            "`compare`"
+        }
+        "absolute" | "relative" => "`worseBy` or `passWithin`",
         "signals" => "`coverage`",
         _ => return None,
     })

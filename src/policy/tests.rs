@@ -121,6 +121,7 @@ fn the_documentation_names_every_word() {
         "sli",
         "quantile",
         "worseBy",
+        "passWithin",
         "absolute",
         "relative",
         "minEvents",
@@ -210,6 +211,10 @@ spec:
     let compare = CompareCheck {
         sli: CompareSli::Duration { quantile: 0.99 },
         worse_by: Margin {
+            absolute: Some(0.02),
+            relative: None,
+        },
+        pass_within: Margin {
             absolute: Some(0.02),
             relative: None,
         },
@@ -352,6 +357,31 @@ fn the_boundary_grows_from_both_parts() {
     assert!((relative.boundary(0.2) - 0.22).abs() < 1e-12);
 }
 
+/// A worse-by that is greater than what a pass certifies would let one version do both.
+#[test]
+fn each_margin_goes_without_the_other() {
+    let margins = |sli: &str, text: &str| {
+        let check = format!("    - {{ name: a, compare: {{ sli: {sli}{text} }} }}\n");
+        let gate = only(&gate_with(&check));
+        let CheckSpec::Compare(compare) = gate.checks[0].spec.clone() else {
+            panic!("not a comparison")
+        };
+        let parts = |margin: Margin| (margin.absolute, margin.relative);
+        (parts(compare.worse_by), parts(compare.pass_within))
+    };
+    let errors = |text| margins("requests.errorRatio", text);
+    let default = ((None, Some(0.1)), (Some(0.001), Some(0.5)));
+    assert_eq!(errors(""), default);
+    let both = (Some(0.01), None);
+    assert_eq!(errors(", worseBy: { absolute: 1% }"), (both, both));
+    let certified = errors(", passWithin: { absolute: 1% }");
+    assert_eq!(certified, ((None, Some(0.0)), both));
+    let nothing = errors(", worseBy: { relative: 0% }, passWithin: { relative: 30% }");
+    assert_eq!(nothing, ((None, Some(0.0)), (None, Some(0.3))));
+    let durations = margins("requests.duration", ", passWithin: { relative: 2% }");
+    assert_eq!(durations, ((None, Some(0.02)), (None, Some(0.02))));
+}
+
 #[test]
 fn every_word_names_its_value() {
     fn check<W: Word + std::fmt::Debug>() {
@@ -366,13 +396,28 @@ fn every_word_names_its_value() {
     check::<Signal>();
 }
 
+/// Margins as they stand in a check on errors and in one on durations: one of the two, or both.
 fn any_margin() -> impl Strategy<Value = (String, String)> {
-    (1u32..5000, 1u32..900).prop_map(|(ms, relative)| {
-        let share = f64::from(ms) / 100_000.0;
-        let errors = format!("{{ absolute: {share}, relative: {relative}% }}");
+    (0u32..5000, 1u32..900, 0u32..99, 0usize..3).prop_map(|(ms, relative, more, which)| {
+        let margins = |absolute: &dyn Fn(u32) -> String| {
+            let small = format!(
+                "worseBy: {{ absolute: {}, relative: {relative}% }}",
+                absolute(ms)
+            );
+            let great = format!(
+                "passWithin: {{ absolute: {}, relative: {}% }}",
+                absolute(ms + more),
+                relative + more
+            );
+            match which {
+                0 => small,
+                1 => great,
+                _ => format!("{small}, {great}"),
+            }
+        };
         (
-            errors,
-            format!("{{ absolute: {ms}ms, relative: {relative}% }}"),
+            margins(&|part| (f64::from(part) / 100_000.0).to_string()),
+            margins(&|part| format!("{part}ms")),
         )
     })
 }
@@ -395,8 +440,8 @@ fn any_gate() -> impl Strategy<Value = String> {
                 "apiVersion: slogate.dev/v1\nkind: Gate\nmetadata: {{ name: any }}\nspec:\n  \
                  match: {{ service: 'a*' }}\n  warmUp: {warm_up}ms\n  soak: {soak}ms\n  \
                  decideWithin: {within}ms\n  onInconclusive: {then}\n  falseAlarms: {rate}\n  checks:\n  \
-                 - {{ name: z, critical: {}, compare: {{ sli: requests.errorRatio, worseBy: {errors}, minEvents: {events}, spanKind: {kind} }} }}\n  \
-                 - {{ name: y, required: {}, compare: {{ sli: requests.duration, quantile: {quantile}, worseBy: {duration}, against: {against} }} }}\n  \
+                 - {{ name: z, critical: {}, compare: {{ sli: requests.errorRatio, {errors}, minEvents: {events}, spanKind: {kind} }} }}\n  \
+                 - {{ name: y, required: {}, compare: {{ sli: requests.duration, quantile: {quantile}, {duration}, against: {against} }} }}\n  \
                  - {{ name: x, query: 'sum(a{{v=\"$version\"}})', {op}: {limit} }}\n",
                 flags[0], flags[1]
             )

@@ -194,7 +194,7 @@ fn compare(field: Field<'_>, m: &mut Mistakes) -> Option<CompareCheck> {
         .need("sli", help, m)
         .and_then(|field| field.word::<SliWord>(m));
     let quantile = fields.take("quantile");
-    let margin = fields.take("worseBy");
+    let margins = (fields.take("worseBy"), fields.take("passWithin"));
     let min_events = fields.take_or("minEvents", defaults::MIN_EVENTS, m, |field, m| {
         let fits = |text: &str| {
             text.parse()
@@ -208,14 +208,12 @@ fn compare(field: Field<'_>, m: &mut Mistakes) -> Option<CompareCheck> {
         field.word(m)
     });
     fields.finish(&[], m);
-    let worse_by = match margin {
-        Some(field) => worse_by(sli, field, m),
-        None => sli.map(default_margin),
-    };
+    let margins = read_margins(sli, margins, m);
     let sli = sli.and_then(|sli| compare_sli(sli, quantile, m));
     Some(CompareCheck {
         sli: sli?,
-        worse_by: worse_by?,
+        worse_by: margins?.0,
+        pass_within: margins?.1,
         min_events: min_events?,
         span_kind: span_kind?,
         against: against?,
@@ -256,20 +254,82 @@ fn compare_sli(sli: SliWord, quantile: Option<Field<'_>>, m: &mut Mistakes) -> O
     }
 }
 
-fn default_margin(sli: SliWord) -> Margin {
-    let (absolute, relative) = match sli {
-        SliWord::ErrorRatio => (defaults::ERRORS_ABSOLUTE, defaults::ERRORS_RELATIVE),
-        SliWord::Duration => (defaults::DURATION_ABSOLUTE, defaults::DURATION_RELATIVE),
+/// What is tolerated and what a pass certifies; each goes without the other. `sli` is `None`
+/// where it was mistaken; then what depends on it isn't looked at.
+fn read_margins(
+    sli: Option<SliWord>,
+    (worse_by, pass_within): (Option<Field<'_>>, Option<Field<'_>>),
+    m: &mut Mistakes,
+) -> Option<(Margin, Margin)> {
+    let tolerated = worse_by.map(|field| margin(sli, field, "`worseBy`", m));
+    let certified = pass_within.map(|field| margin(sli, field, "`passWithin`", m));
+    let defaults = sli.map(|sli| match sli {
+        SliWord::ErrorRatio => (defaults::ERRORS_WORSE_BY, defaults::ERRORS_PASS_WITHIN),
+        SliWord::Duration => (defaults::DURATION_WORSE_BY, defaults::DURATION_PASS_WITHIN),
+    });
+    let (tolerated, certified) = match (tolerated, certified) {
+        (None, None) => return defaults,
+        (Some(tolerated), None) => (tolerated?, tolerated?),
+        (None, Some(certified)) => (at_most(defaults?.0, certified?), certified?),
+        (Some(tolerated), Some(certified)) => (tolerated?, certified?),
     };
+    margins_fit(tolerated, certified, (worse_by, pass_within), m)?;
+    Some((tolerated, certified))
+}
+
+/// `margin`, but no part of it greater than that of `most`.
+fn at_most(margin: Margin, most: Margin) -> Margin {
+    let part = |part: Option<f64>, most: Option<f64>| part.map(|p| p.min(most.unwrap_or(0.0)));
     Margin {
-        absolute: Some(absolute),
-        relative: Some(relative),
+        absolute: part(margin.absolute, most.absolute),
+        relative: part(margin.relative, most.relative),
     }
 }
 
-/// `sli` is `None` where it was mistaken; then the part that depends on it isn't looked at.
-fn worse_by(sli: Option<SliWord>, field: Field<'_>, m: &mut Mistakes) -> Option<Margin> {
-    let mut fields = Fields::of(field.node, &field.key.span, "`worseBy`", m)?;
+/// Reports margins with which nothing could pass, or one version could both pass and fail.
+fn margins_fit(
+    tolerated: Margin,
+    certified: Margin,
+    fields: (Option<Field<'_>>, Option<Field<'_>>),
+    m: &mut Mistakes,
+) -> Option<()> {
+    let (worse_by, pass_within) = fields;
+    let place = pass_within.or(worse_by)?.key;
+    if certified.is_nothing() {
+        let message = "a margin of nothing can't be kept: no version could be shown to pass";
+        let help = match pass_within {
+            Some(_) => "say what a pass certifies, for example `passWithin: { relative: 50% }`",
+            None => {
+                "say what is tolerated, for example `worseBy: { relative: 10% }`; or keep it and \
+                 say beside it what a pass certifies, for example `passWithin: { relative: 50% }`"
+            }
+        };
+        let label = "expected `absolute` or `relative` above 0";
+        m.add(&place.span, message, label, help);
+        return None;
+    }
+    let smaller = [
+        ("absolute", certified.absolute, tolerated.absolute),
+        ("relative", certified.relative, tolerated.relative),
+    ]
+    .into_iter()
+    .find(|(_, certified, tolerated)| certified.unwrap_or(0.0) < tolerated.unwrap_or(0.0));
+    let Some((part, ..)) = smaller else {
+        return Some(());
+    };
+    m.add(
+        &place.span,
+        "`passWithin` is smaller than `worseBy`: one version could be shown to pass and to fail",
+        format!("its `{part}` is smaller than that of `worseBy`"),
+        format!("raise `{part}` here, or lower it in `worseBy`"),
+    );
+    None
+}
+
+/// One margin. No part at all is a mistake; parts of zero are for the caller to judge.
+fn margin(sli: Option<SliWord>, field: Field<'_>, what: &str, m: &mut Mistakes) -> Option<Margin> {
+    let mut fields = Fields::of(field.node, &field.key.span, what, m)?;
+    let is_empty = fields.left().next().is_none();
     let absolute = fields.take_or("absolute", None, m, |field, m| match sli {
         None => None,
         Some(SliWord::ErrorRatio) => {
@@ -287,22 +347,21 @@ fn worse_by(sli: Option<SliWord>, field: Field<'_>, m: &mut Mistakes) -> Option<
             .map(Some)
     });
     fields.finish(&[], m);
-    let margin = Margin {
+    if is_empty {
+        let message = format!("{what} says nothing");
+        let label = "expected `absolute`, `relative` or both";
+        m.add(
+            &field.key.span,
+            message,
+            label,
+            "for no margin at all write `{ relative: 0% }`",
+        );
+        return None;
+    }
+    Some(Margin {
         absolute: absolute?,
         relative: relative?,
-    };
-    if margin.boundary(1.0) > 1.0 {
-        return Some(margin);
-    }
-    let message = "a margin of nothing can't be kept: no version could be shown to pass";
-    let help = "say what is tolerated, for example `worseBy: { relative: 10% }`";
-    m.add(
-        &field.key.span,
-        message,
-        "expected `absolute` or `relative` above 0",
-        help,
-    );
-    None
+    })
 }
 
 fn coverage(field: Field<'_>, m: &mut Mistakes) -> Option<CoverageCheck> {
