@@ -22,6 +22,7 @@
 //!   `offset`. [`ParseError`] shows the place; a tree prints itself back.
 //! - [`Queryable`] is all that the evaluator asks of a store.
 //! - `eval` computes a tree over a grid of steps; [`Engine`] is its face.
+//! - [`notation`] reads series as test files write them.
 //!
 //! Policy:
 //! - Text is bounded before it is read: 64 KiB, 128 levels of nesting, 400 operators in a
@@ -56,6 +57,7 @@ pub mod function;
 mod interrupt;
 mod lexer;
 mod literal;
+pub mod notation;
 mod parser;
 mod pretty;
 mod queryable;
