@@ -44,16 +44,16 @@ mod document;
 mod explain;
 mod parse;
 mod promql;
-mod reader;
-mod set;
+pub(crate) mod reader;
+pub(crate) mod set;
 mod template;
 mod value;
-mod yaml;
+pub(crate) mod yaml;
 
 pub use diagnostics::{Diagnostic, Diagnostics, Place, SourceFile};
 pub use explain::explain;
 pub use parse::parse;
-pub use set::{PolicySet, built_in, load};
+pub use set::{PolicySet, built_in, is_test, load};
 pub use template::{MissingVariable, Template, TemplateError, Variable, Vars};
 
 pub use crate::model::Glob;

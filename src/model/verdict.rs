@@ -84,6 +84,36 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Every reason.
+    pub const ALL: &'static [Reason] = &[
+        Reason::AllChecksPassed,
+        Reason::CheckFailed,
+        Reason::WorseThanBaseline,
+        Reason::NotWorseThanBaseline,
+        Reason::WithinThreshold,
+        Reason::ThresholdCrossed,
+        Reason::NotYetDecided,
+        Reason::InsufficientData,
+        Reason::NoData,
+        Reason::NoBaseline,
+        Reason::Stale,
+        Reason::SourceError,
+        Reason::UnusableAnswer,
+        Reason::WarmingUp,
+        Reason::Soaking,
+        Reason::DeadlineReached,
+        Reason::DeadlinePass,
+        Reason::DeadlineFail,
+        Reason::NoDeployment,
+        Reason::NotJudgedYet,
+    ];
+
+    /// The reason of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        let mut all = Self::ALL.iter().copied();
+        all.find(|reason| reason.as_str() == name)
+    }
+
     /// The name used in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -294,4 +324,21 @@ pub struct Verdict {
     /// Since when the answer is this one.
     #[serde(rename = "since", with = "crate::model::time::rfc3339")]
     pub since_ms: i64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_one_name() {
+        for reason in Reason::ALL {
+            assert_eq!(serde_json::to_value(reason).unwrap(), reason.as_str());
+            assert_eq!(Reason::parse(reason.as_str()), Some(*reason));
+        }
+        // serde knows every variant, and lists them where it is asked for another.
+        let known = serde_json::from_str::<Reason>("\"none\"").unwrap_err();
+        let named = known.to_string().matches('`').count() / 2 - 1;
+        assert_eq!(named, Reason::ALL.len(), "{known}");
+    }
 }

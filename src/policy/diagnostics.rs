@@ -62,7 +62,7 @@ impl Place {
 
 impl Diagnostic {
     /// A mistake that no text is at fault for.
-    pub(super) fn without_place(message: impl Into<String>, help: impl Into<String>) -> Self {
+    pub(crate) fn without_place(message: impl Into<String>, help: impl Into<String>) -> Self {
         Diagnostic {
             message: message.into(),
             places: Vec::new(),
@@ -100,7 +100,7 @@ impl Diagnostics {
     }
 
     /// `Ok(value)` where there is no mistake.
-    pub(super) fn or<T>(self, value: T) -> Result<T, Diagnostics> {
+    pub(crate) fn or<T>(self, value: T) -> Result<T, Diagnostics> {
         if self.items.is_empty() {
             Ok(value)
         } else {

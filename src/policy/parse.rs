@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use crate::policy::diagnostics::{Diagnostics, SourceFile};
 use crate::policy::parse::check::check;
-use crate::policy::reader::{Field, Fields, Mistakes};
+use crate::policy::reader::{self, Field, Fields, Mistakes};
 use crate::policy::value::format_duration;
-use crate::policy::yaml::{self, FILE_BYTES_MAX, Node, Value};
+use crate::policy::yaml::{Node, Value};
 use crate::policy::{Check, Gate, Glob, Match, OnInconclusive, defaults, document};
 
 mod check;
@@ -42,19 +42,8 @@ pub(super) fn parse_with_places(file_name: &str, text: &str) -> Result<Vec<Place
         name: file_name.to_owned(),
         text: text.to_owned(),
     };
-    let mut mistakes = Mistakes::new(Arc::new(file));
-    if text.len() > FILE_BYTES_MAX {
-        let message = format!("the file has {} bytes", text.len());
-        mistakes.add(
-            &(0..0),
-            message,
-            format!("at most {FILE_BYTES_MAX} are read"),
-            "split it",
-        );
-        return Err(mistakes.finish());
-    }
-    let (documents, errors) = yaml::read(text);
-    if documents.is_empty() && errors.is_empty() {
+    let (documents, mut mistakes) = reader::documents(Arc::new(file), home);
+    if documents.is_empty() && mistakes.is_empty() {
         let help = "write a document of `kind: Gate`, or remove the file";
         mistakes.add(
             &(0..0),
@@ -62,9 +51,6 @@ pub(super) fn parse_with_places(file_name: &str, text: &str) -> Result<Vec<Place
             "nothing to read",
             help,
         );
-    }
-    for error in errors {
-        mistakes.add(&error.span, error.message, "here", error.help);
     }
     let mut gates: Vec<Placed> = Vec::new();
     for document in &documents {
@@ -256,4 +242,23 @@ fn checks(field: Field<'_>, m: &mut Mistakes) -> Option<Vec<Check>> {
         }
     }
     (checks.len() == items.len()).then_some(checks)
+}
+
+/// Where a key of the language belongs, for one that stands elsewhere.
+fn home(key: &str) -> Option<&'static str> {
+    Some(match key {
+        "metadata" | "spec" => "the document itself",
+        "match" | "warmUp" | "soak" | "decideWithin" | "onInconclusive" | "falseAlarms"
+        | "falsePasses" | "checks" => "`spec`",
+        "service" | "environment" => "`match`",
+        "critical" | "required" | "weight" | "compare" | "query" | "coverage" => "a check",
+        "below" | "atMost" | "above" | "staleAfter" => "a check, beside `query`",
+        "atLeast" => "a check, beside `query`, or in `coverage`",
+        "sli" | "quantile" | "worseBy" | "passWithin" | "minEvents" | "spanKind" | "against" => {
+            "`compare`"
+        }
+        "absolute" | "relative" => "`worseBy` or `passWithin`",
+        "signals" => "`coverage`",
+        _ => return None,
+    })
 }

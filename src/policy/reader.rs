@@ -2,6 +2,8 @@
 //!
 //! A reading function answers `None` where it has reported a mistake, and the caller goes on
 //! with the next field. Nothing is built from a file that has a mistake.
+//!
+//! Policies are not the only files that are read so: tests of policies are too.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,29 +11,53 @@ use std::sync::Arc;
 use crate::policy::Word;
 use crate::policy::diagnostics::{Diagnostic, Diagnostics, Place, SourceFile, nearest};
 use crate::policy::value;
-use crate::policy::yaml::{Key, Node, Value};
+use crate::policy::yaml::{self, FILE_BYTES_MAX, Key, Node, Value};
 
 /// More mistakes than these in one file are counted, not kept.
 const MISTAKES_MAX: usize = 1000;
 
 /// What is wrong with one file so far.
-pub(super) struct Mistakes {
-    pub(super) file: Arc<SourceFile>,
+pub(crate) struct Mistakes {
+    pub(crate) file: Arc<SourceFile>,
+    home: Home,
     items: Vec<Diagnostic>,
     dropped: usize,
 }
 
+/// Where a key of a language belongs, for one that stands elsewhere.
+pub(crate) type Home = fn(&str) -> Option<&'static str>;
+
+/// The documents of a file, and what is wrong with its YAML; `home` knows the keys of its
+/// language.
+pub(crate) fn documents(file: Arc<SourceFile>, home: Home) -> (Vec<Node>, Mistakes) {
+    let mut mistakes = Mistakes {
+        file: Arc::clone(&file),
+        home,
+        items: Vec::new(),
+        dropped: 0,
+    };
+    let text = file.text.as_str();
+    if text.len() > FILE_BYTES_MAX {
+        let message = format!("the file has {} bytes", text.len());
+        let label = format!("at most {FILE_BYTES_MAX} are read");
+        mistakes.add(&(0..0), message, label, "split it");
+        return (Vec::new(), mistakes);
+    }
+    let (documents, errors) = yaml::read(text);
+    for error in errors {
+        mistakes.add(&error.span, error.message, "here", error.help);
+    }
+    (documents, mistakes)
+}
+
 impl Mistakes {
-    pub(super) fn new(file: Arc<SourceFile>) -> Self {
-        Mistakes {
-            file,
-            items: Vec::new(),
-            dropped: 0,
-        }
+    /// Whether nothing was reported so far.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
     }
 
     /// Reports `message` at `span`, which is labelled with what was expected there.
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         span: &Range<usize>,
         message: impl Into<String>,
@@ -48,7 +74,7 @@ impl Mistakes {
     }
 
     /// Reports that what stands at one place stands at another as well, in either order.
-    pub(super) fn add_twice(
+    pub(crate) fn add_twice(
         &mut self,
         first: &Range<usize>,
         second: &Range<usize>,
@@ -83,7 +109,7 @@ impl Mistakes {
     }
 
     /// Everything that was reported, in the order of the text.
-    pub(super) fn finish(mut self) -> Diagnostics {
+    pub(crate) fn finish(mut self) -> Diagnostics {
         let start = |item: &Diagnostic| item.places.first().map_or(0, |place| place.span.start);
         self.items.sort_by_key(start);
         if self.dropped > 0 {
@@ -97,24 +123,24 @@ impl Mistakes {
 
 /// A field that was found: its key's place and its value.
 #[derive(Clone, Copy)]
-pub(super) struct Field<'n> {
-    pub(super) key: &'n Key,
-    pub(super) node: &'n Node,
+pub(crate) struct Field<'n> {
+    pub(crate) key: &'n Key,
+    pub(crate) node: &'n Node,
 }
 
 /// The fields of one mapping, taken one by one; what is left over at the end is unknown.
-pub(super) struct Fields<'n> {
+pub(crate) struct Fields<'n> {
     /// The mapping's name in messages, for example "`compare`".
     what: String,
     /// The place to show for what is missing.
-    pub(super) owner: Range<usize>,
+    pub(crate) owner: Range<usize>,
     entries: Vec<(&'n Key, &'n Node)>,
     known: Vec<&'static str>,
 }
 
 impl<'n> Fields<'n> {
     /// The fields of `node`, which `owner` introduces and messages call `what`.
-    pub(super) fn of(
+    pub(crate) fn of(
         node: &'n Node,
         owner: &Range<usize>,
         what: impl Into<String>,
@@ -145,7 +171,7 @@ impl<'n> Fields<'n> {
     }
 
     /// Takes the field `name` if it is there.
-    pub(super) fn take(&mut self, name: &'static str) -> Option<Field<'n>> {
+    pub(crate) fn take(&mut self, name: &'static str) -> Option<Field<'n>> {
         if !self.known.contains(&name) {
             self.known.push(name);
         }
@@ -155,7 +181,7 @@ impl<'n> Fields<'n> {
     }
 
     /// Takes the field `name`, which has to be there.
-    pub(super) fn need(
+    pub(crate) fn need(
         &mut self,
         name: &'static str,
         help: &str,
@@ -175,7 +201,7 @@ impl<'n> Fields<'n> {
     }
 
     /// Takes the field `name` as `read` has it; `default` where it isn't there.
-    pub(super) fn take_or<T>(
+    pub(crate) fn take_or<T>(
         &mut self,
         name: &'static str,
         default: T,
@@ -189,12 +215,12 @@ impl<'n> Fields<'n> {
     }
 
     /// The names of the fields that were not taken yet.
-    pub(super) fn left(&self) -> impl Iterator<Item = &'n str> {
+    pub(crate) fn left(&self) -> impl Iterator<Item = &'n str> {
         self.entries.iter().map(|(key, _)| key.name.as_str())
     }
 
     /// Reports every field that was not taken. `later` are words of a later version.
-    pub(super) fn finish(self, later: &[&str], mistakes: &mut Mistakes) {
+    pub(crate) fn finish(self, later: &[&str], mistakes: &mut Mistakes) {
         for (key, _) in &self.entries {
             let (name, shown) = (&key.name, quoted(&key.name));
             if later.contains(&name.as_str()) {
@@ -208,7 +234,10 @@ impl<'n> Fields<'n> {
                 );
                 continue;
             }
-            let label = match (home(name), nearest(name, self.known.iter().copied())) {
+            let label = match (
+                (mistakes.home)(name),
+                nearest(name, self.known.iter().copied()),
+            ) {
                 (Some(home), _) => format!("belongs in {home}"),
                 (None, Some(meant)) => format!("did you mean `{meant}`?"),
                 (None, None) => "not known here".to_owned(),
@@ -222,12 +251,20 @@ impl<'n> Fields<'n> {
 
 impl<'n> Field<'n> {
     /// The place to show for its value: the value itself, or the key where there is none.
-    pub(super) fn span(&self) -> &'n Range<usize> {
+    pub(crate) fn span(&self) -> &'n Range<usize> {
         place_or(self.node, &self.key.span)
     }
 
+    /// Where bytes of its scalar's value stand in the file; the whole value where that can't be
+    /// told.
+    pub(crate) fn places(&self, value: &str, m: &Mistakes) -> Places<'n> {
+        let whole = &self.node.span;
+        let places = yaml::places_of_value(&m.file.text, whole, value);
+        Places { whole, places }
+    }
+
     /// Reports that the value is not what was expected.
-    pub(super) fn wrong(&self, expected: &str, help: &str, mistakes: &mut Mistakes) {
+    pub(crate) fn wrong(&self, expected: &str, help: &str, mistakes: &mut Mistakes) {
         let name = &self.key.name;
         let message = match &self.node.value {
             Value::Null => format!("`{name}` has no value"),
@@ -239,7 +276,7 @@ impl<'n> Field<'n> {
     }
 
     /// The value as `read` has it, or a mistake that says what was `expected`.
-    pub(super) fn scalar<T>(
+    pub(crate) fn scalar<T>(
         &self,
         expected: &str,
         help: &str,
@@ -257,7 +294,7 @@ impl<'n> Field<'n> {
     }
 
     /// A duration of `least` to `most` milliseconds.
-    pub(super) fn duration(&self, least: i64, most: i64, mistakes: &mut Mistakes) -> Option<i64> {
+    pub(crate) fn duration(&self, least: i64, most: i64, mistakes: &mut Mistakes) -> Option<i64> {
         let help = match &self.node.value {
             Value::Scalar(text) if value::number(text).is_some() => {
                 format!("add a unit: `{text}ms`, `{text}s`, or `{text}m` for minutes")
@@ -278,7 +315,7 @@ impl<'n> Field<'n> {
     }
 
     /// A share above 0 and, as `fits` has it, not too great.
-    pub(super) fn share(
+    pub(crate) fn share(
         &self,
         expected: &str,
         mistakes: &mut Mistakes,
@@ -296,12 +333,12 @@ impl<'n> Field<'n> {
     }
 
     /// `true` or `false`.
-    pub(super) fn boolean(&self, mistakes: &mut Mistakes) -> Option<bool> {
+    pub(crate) fn boolean(&self, mistakes: &mut Mistakes) -> Option<bool> {
         self.scalar("true or false", "", mistakes, |text| text.parse().ok())
     }
 
     /// One of a closed set of words.
-    pub(super) fn word<W: Word>(&self, mistakes: &mut Mistakes) -> Option<W> {
+    pub(crate) fn word<W: Word>(&self, mistakes: &mut Mistakes) -> Option<W> {
         word(
             self.node,
             &self.key.span,
@@ -311,8 +348,29 @@ impl<'n> Field<'n> {
     }
 }
 
+/// Where the bytes of a scalar's value stand in the file.
+pub(crate) struct Places<'n> {
+    whole: &'n Range<usize>,
+    places: Option<Vec<usize>>,
+}
+
+impl Places<'_> {
+    /// Where `span` of the value stands.
+    pub(crate) fn of(&self, span: &Range<usize>) -> Range<usize> {
+        let at = |byte: usize| self.places.as_ref()?.get(byte).copied();
+        match (at(span.start), at(span.end)) {
+            // The end is one past the last byte, which may be lines away from the next one.
+            (Some(start), Some(_)) if span.is_empty() => start..start,
+            (Some(start), Some(end)) => {
+                start..at(span.end - 1).map_or(end, |last| (last + 1).max(start))
+            }
+            _ => self.whole.clone(),
+        }
+    }
+}
+
 /// One of a closed set of words; messages call the value `what`.
-pub(super) fn word<W: Word>(
+pub(crate) fn word<W: Word>(
     node: &Node,
     owner: &Range<usize>,
     what: &str,
@@ -347,27 +405,8 @@ fn place_or<'n>(node: &'n Node, owner: &'n Range<usize>) -> &'n Range<usize> {
     }
 }
 
-/// Where a key of the language belongs, for one that stands elsewhere.
-fn home(key: &str) -> Option<&'static str> {
-    Some(match key {
-        "metadata" | "spec" => "the document itself",
-        "match" | "warmUp" | "soak" | "decideWithin" | "onInconclusive" | "falseAlarms"
-        | "falsePasses" | "checks" => "`spec`",
-        "service" | "environment" => "`match`",
-        "critical" | "required" | "weight" | "compare" | "query" | "coverage" => "a check",
-        "below" | "atMost" | "above" | "staleAfter" => "a check, beside `query`",
-        "atLeast" => "a check, beside `query`, or in `coverage`",
-        "sli" | "quantile" | "worseBy" | "passWithin" | "minEvents" | "spanKind" | "against" => {
-            "`compare`"
-        }
-        "absolute" | "relative" => "`worseBy` or `passWithin`",
-        "signals" => "`coverage`",
-        _ => return None,
-    })
-}
-
 /// A value in a message: short, on one line.
-pub(super) fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     let mut short: String = text.chars().take(40).collect();
     if short.len() < text.len() {
         short.push('…');
@@ -381,12 +420,12 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// `a, b, c`.
-pub(super) fn list(words: &[&str]) -> String {
+pub(crate) fn list(words: &[&str]) -> String {
     words.join(", ")
 }
 
 /// `a, b or c`.
-pub(super) fn alternatives(words: &[&str]) -> String {
+pub(crate) fn alternatives(words: &[&str]) -> String {
     match words.split_last() {
         Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", list(rest)),
         _ => list(words),

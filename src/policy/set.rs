@@ -48,7 +48,8 @@ pub fn built_in() -> PolicySet {
 }
 
 /// Reads the gates of `paths`: files, and of directories the files in them that end in `.yaml`
-/// or `.yml`, in order of name. Directories in directories and hidden files are left alone.
+/// or `.yml`, in order of name. Directories in directories, hidden files and tests of policies
+/// ([`is_test`]) are left alone.
 ///
 /// # Errors
 /// Everything that is wrong with any of the files; files and directories that can't be read; a
@@ -56,7 +57,7 @@ pub fn built_in() -> PolicySet {
 pub fn load(paths: &[PathBuf]) -> Result<PolicySet, Diagnostics> {
     let mut mistakes = Diagnostics::default();
     let mut gates: Vec<Placed> = Vec::new();
-    for path in files(paths, &mut mistakes) {
+    for path in files(paths, Wanted::Policies, &mut mistakes) {
         let placed = match read_file(&path) {
             Ok(text) => parse_with_places(&path.display().to_string(), &text),
             Err(error) => {
@@ -81,21 +82,40 @@ pub fn load(paths: &[PathBuf]) -> Result<PolicySet, Diagnostics> {
     mistakes.or(set)
 }
 
+/// What is looked for in directories.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// Policies.
+    Policies,
+    /// Tests of policies.
+    Tests,
+}
+
+/// Whether a file is one of tests of policies by its name: `canary.test.yaml`.
+pub fn is_test(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+    name.ends_with(b".test.yaml") || name.ends_with(b".test.yml")
+}
+
 /// The files behind `paths`, each once.
-fn files(paths: &[PathBuf], mistakes: &mut Diagnostics) -> Vec<PathBuf> {
+pub(crate) fn files(paths: &[PathBuf], wanted: Wanted, mistakes: &mut Diagnostics) -> Vec<PathBuf> {
     let mut seen = BTreeSet::new();
     let mut files = Vec::new();
     for path in paths {
         let found = match fs::metadata(path) {
-            Ok(metadata) if metadata.is_dir() => directory(path),
+            Ok(metadata) if metadata.is_dir() => directory(path, wanted),
+            Ok(_) if wanted == Wanted::Policies && is_test(path) => {
+                mistakes.items.push(Diagnostic::without_place(
+                    format!("{} is a test of policies and no policy", path.display()),
+                    "run it with `slogate policy test`",
+                ));
+                continue;
+            }
             Ok(_) => Ok(vec![path.clone()]),
             Err(error) => Err(error),
         };
         match found {
-            Ok(found) if found.is_empty() => mistakes.items.push(Diagnostic::without_place(
-                format!("{} holds no policy", path.display()),
-                "put a file ending in .yaml or .yml there",
-            )),
+            Ok(found) if found.is_empty() => mistakes.items.push(empty(path, wanted)),
             Ok(found) => files.extend(found),
             Err(error) => mistakes.items.push(unreadable(path, &error)),
         }
@@ -103,8 +123,8 @@ fn files(paths: &[PathBuf], mistakes: &mut Diagnostics) -> Vec<PathBuf> {
     // A file may be named twice, for example by itself and by its directory.
     files.retain(|file| seen.insert(fs::canonicalize(file).unwrap_or_else(|_| file.clone())));
     if files.len() > FILES_MAX {
-        let message = format!("{} policy files", files.len());
-        let help = format!("at most {FILES_MAX} are read; one file may hold many gates");
+        let message = format!("{} files", files.len());
+        let help = format!("at most {FILES_MAX} are read; one file may hold many gates or tests");
         mistakes
             .items
             .push(Diagnostic::without_place(message, help));
@@ -113,7 +133,15 @@ fn files(paths: &[PathBuf], mistakes: &mut Diagnostics) -> Vec<PathBuf> {
     files
 }
 
-fn directory(path: &Path) -> io::Result<Vec<PathBuf>> {
+fn empty(path: &Path, wanted: Wanted) -> Diagnostic {
+    let (what, help) = match wanted {
+        Wanted::Policies => ("policy", "put a file ending in .yaml or .yml there"),
+        Wanted::Tests => ("test", "put a file ending in .test.yaml there"),
+    };
+    Diagnostic::without_place(format!("{} holds no {what}", path.display()), help)
+}
+
+fn directory(path: &Path, wanted: Wanted) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(path)? {
         let path = entry?.path();
@@ -123,8 +151,9 @@ fn directory(path: &Path) -> io::Result<Vec<PathBuf>> {
         let hidden = path
             .file_name()
             .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let of_kind = is_test(&path) == (wanted == Wanted::Tests);
         // A mounted Kubernetes ConfigMap shows its files as links.
-        if yaml && !hidden && fs::metadata(&path)?.is_file() {
+        if yaml && of_kind && !hidden && fs::metadata(&path)?.is_file() {
             files.push(path);
         }
     }
@@ -133,7 +162,7 @@ fn directory(path: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 /// The text of a file, and never more than is read of one.
-fn read_file(path: &Path) -> io::Result<String> {
+pub(crate) fn read_file(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     let limit = FILE_BYTES_MAX as u64 + 1;
     fs::File::open(path)?
@@ -142,7 +171,8 @@ fn read_file(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
+/// The mistake of a file that can't be read.
+pub(crate) fn unreadable(path: &Path, error: &io::Error) -> Diagnostic {
     let help = match error.kind() {
         io::ErrorKind::NotFound => "check the path",
         io::ErrorKind::PermissionDenied => "let slogate read it",
@@ -258,6 +288,19 @@ mod tests {
         }
         let first = mistakes.items[0].position();
         assert_eq!(first, None);
+    }
+
+    /// Tests lie beside the policies; a daemon that reads the directory must not stumble over them.
+    #[test]
+    fn tests_of_policies_are_left_alone() {
+        let directory = directory_of(&[("a.yaml", &gate("a", "*")), ("a.test.yaml", "tests: []")]);
+        let set = load(&[directory.path().to_owned()]).unwrap_or_else(|wrong| panic!("{wrong}"));
+        assert_eq!(set.gates.len(), 1);
+        let mut mistakes = Diagnostics::default();
+        let tests = files(&[directory.path().to_owned()], Wanted::Tests, &mut mistakes);
+        assert_eq!(tests, [directory.path().join("a.test.yaml")]);
+        let text = load(&tests).unwrap_err().to_string();
+        assert!(text.contains("slogate policy test"), "{text}");
     }
 
     #[test]

@@ -21,18 +21,18 @@ use crate::policy::diagnostics::floor_boundary;
 use crate::policy::reader::quoted;
 
 /// The most bytes that a file may have.
-pub(super) const FILE_BYTES_MAX: usize = 1 << 20;
+pub(crate) const FILE_BYTES_MAX: usize = 1 << 20;
 
 /// A value and its place.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(crate) struct Node {
     /// Bytes of the text: a scalar's own, else the first line of what follows the start.
-    pub(super) span: Range<usize>,
-    pub(super) value: Value,
+    pub(crate) span: Range<usize>,
+    pub(crate) value: Value,
 }
 
 #[derive(Debug)]
-pub(super) enum Value {
+pub(crate) enum Value {
     /// Nothing, or `null`.
     Null,
     /// Any other scalar, by its text.
@@ -43,21 +43,21 @@ pub(super) enum Value {
 
 /// A key of a mapping and its place.
 #[derive(Debug)]
-pub(super) struct Key {
-    pub(super) name: String,
-    pub(super) span: Range<usize>,
+pub(crate) struct Key {
+    pub(crate) name: String,
+    pub(crate) span: Range<usize>,
 }
 
 /// Why a text is not YAML, or not YAML that is read here.
 #[derive(Debug)]
-pub(super) struct YamlError {
-    pub(super) span: Range<usize>,
-    pub(super) message: String,
-    pub(super) help: &'static str,
+pub(crate) struct YamlError {
+    pub(crate) span: Range<usize>,
+    pub(crate) message: String,
+    pub(crate) help: &'static str,
 }
 
 /// The documents of `text`, without empty ones, and what is wrong with its YAML.
-pub(super) fn read(text: &str) -> (Vec<Node>, Vec<YamlError>) {
+pub(crate) fn read(text: &str) -> (Vec<Node>, Vec<YamlError>) {
     match documents(text, DuplicateKeyPolicy::Error) {
         Ok(documents) => (documents, Vec::new()),
         Err(error) if is_duplicate(&error) => {
@@ -298,7 +298,7 @@ fn one_character(text: &str, start: usize) -> usize {
 ///
 /// `span` is the scalar's place. The answer has one entry for each byte of `value` and one for
 /// its end; `None` where value and text can't be brought together.
-pub(super) fn places_of_value(text: &str, span: &Range<usize>, value: &str) -> Option<Vec<usize>> {
+pub(crate) fn places_of_value(text: &str, span: &Range<usize>, value: &str) -> Option<Vec<usize>> {
     let source = text.get(span.clone())?;
     let quote = source.chars().next().filter(|c| matches!(c, '"' | '\''));
     let mut rest = source.char_indices().peekable();

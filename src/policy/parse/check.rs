@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::policy::diagnostics::nearest;
 use crate::policy::parse::{DAY_MS, named};
 use crate::policy::reader::{Field, Fields, Mistakes, alternatives, word};
-use crate::policy::yaml::{self, Node, Value};
+use crate::policy::yaml::{Node, Value};
 use crate::policy::{
     BaselinePreference, Check, CheckSpec, CompareCheck, CompareSli, CoverageCheck, Margin,
     QueryCheck, Signal, SpanKind, Template, Threshold, ThresholdOp, Word, defaults, promql,
@@ -112,19 +112,8 @@ fn expression(field: Field<'_>, m: &mut Mistakes) -> Option<Template> {
     let fits = |text: &str| !text.trim().is_empty() && text.len() <= QUERY_BYTES_MAX;
     let expected = format!("a PromQL expression of at most {QUERY_BYTES_MAX} bytes");
     let text = field.scalar(&expected, "", m, |text| fits(text).then(|| text.to_owned()))?;
-    let whole = &field.node.span;
-    let places = yaml::places_of_value(&m.file.text, whole, &text);
-    let place = |span: Range<usize>| {
-        let at = |byte: usize| places.as_ref().and_then(|places| places.get(byte)).copied();
-        match (at(span.start), at(span.end)) {
-            // The end is one past the last byte, which may be lines away from the next one.
-            (Some(start), Some(_)) if span.is_empty() => start..start,
-            (Some(start), Some(end)) => {
-                start..at(span.end - 1).map_or(end, |last| (last + 1).max(start))
-            }
-            _ => whole.clone(),
-        }
-    };
+    let places = field.places(&text, m);
+    let place = |span: Range<usize>| places.of(&span);
     let template = match Template::parse(&text) {
         Ok(template) => template,
         Err(errors) => {
