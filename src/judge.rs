@@ -33,7 +33,7 @@
 use crate::model::{
     CheckResult, Deployment, Outcome, Reason, TimeRange, Verdict, time::humanize_ms,
 };
-use crate::policy::{Check, CheckSpec, Gate, OnInconclusive};
+use crate::policy::{CheckSpec, Gate, OnInconclusive};
 use crate::source::MetricSource;
 
 mod answer;
@@ -41,12 +41,15 @@ mod arms;
 mod compare;
 mod coverage;
 mod errors;
+pub(crate) mod examine;
 mod latency;
 mod threshold;
 mod watcher;
 mod words;
 
 use std::sync::Arc;
+
+use examine::{Examination, Observed};
 
 pub use answer::{CheckAnswer, GateAnswer, GateError, GateQuery, GateSummary};
 pub use watcher::{Watcher, WatcherOptions, WatcherParts};
@@ -65,29 +68,64 @@ pub struct Subject {
 /// Never fails: what can't be answered is inconclusive and says why. `since` is `now_ms`; who
 /// keeps verdicts carries the earlier time over while the answer stays the same.
 pub async fn judge(
-    gate: &Gate,
+    gate: &Arc<Gate>,
     subject: &Subject,
     source: &dyn MetricSource,
     now_ms: i64,
 ) -> Verdict {
-    let context = compare::Context::gather(gate, subject, source, now_ms).await;
-    let mut checks = Vec::with_capacity(gate.checks.len());
-    for check in &gate.checks {
-        checks.push(answer_check(check, &context).await);
-    }
+    let observed = Observed::gather(gate, subject, source, now_ms).await;
+    let mut examination = Examination::new(gate.clone());
+    let compared = examination.look(subject, &observed, source.mapping(), now_ms);
+    let checks = answer_all(gate, subject, source, compared, now_ms).await;
     conclude(gate, subject, checks, now_ms)
 }
 
-async fn answer_check(check: &Check, context: &compare::Context<'_>) -> CheckResult {
-    match &check.spec {
-        CheckSpec::Compare(compare) => context.compare(check, compare).await,
-        CheckSpec::Query(query) => threshold::answer(check, query, context).await,
-        CheckSpec::Coverage(coverage) => coverage::answer(check, coverage, context).await,
+/// What the checks that ask the source for themselves need.
+pub(crate) struct Context<'a> {
+    pub(crate) subject: &'a Subject,
+    pub(crate) source: &'a dyn MetricSource,
+    pub(crate) now_ms: i64,
+    /// When judging begins.
+    pub(crate) from_ms: i64,
+}
+
+/// Every check's answer in the gate's order: `compared` has those of the comparing checks, the
+/// others ask the source now.
+pub(crate) async fn answer_all(
+    gate: &Gate,
+    subject: &Subject,
+    source: &dyn MetricSource,
+    compared: Vec<CheckResult>,
+    now_ms: i64,
+) -> Vec<CheckResult> {
+    let context = Context {
+        subject,
+        source,
+        now_ms,
+        from_ms: subject.deployment.judged_from_ms(),
+    };
+    let mut compared = compared.into_iter();
+    let mut checks = Vec::with_capacity(gate.checks.len());
+    for check in &gate.checks {
+        let answer = match &check.spec {
+            CheckSpec::Compare(_) => compared.next(),
+            CheckSpec::Query(query) => Some(threshold::answer(check, query, &context).await),
+            CheckSpec::Coverage(coverage) => {
+                Some(coverage::answer(check, coverage, &context).await)
+            }
+        };
+        checks.extend(answer);
     }
+    checks
 }
 
 /// Makes one verdict of the checks' answers; the rules are at the top of this module.
-fn conclude(gate: &Gate, subject: &Subject, checks: Vec<CheckResult>, now_ms: i64) -> Verdict {
+pub(crate) fn conclude(
+    gate: &Gate,
+    subject: &Subject,
+    checks: Vec<CheckResult>,
+    now_ms: i64,
+) -> Verdict {
     let deployment = &subject.deployment;
     let age_ms = (now_ms - deployment.judged_from_ms()).max(0);
     let (mut verdict, mut reason) = weigh(gate, &checks, age_ms);

@@ -5,13 +5,10 @@
 //! was received from it (`no_data`); there is nothing to compare with (`no_baseline`). Only
 //! then are counts compared, by [`super::errors`] and [`super::latency`].
 
-use std::collections::BTreeMap;
-
-use slogate_series::Histogram;
-
 use super::Subject;
 use super::arms::{self, Pairs};
 use super::errors;
+use super::examine::{Observed, history_from_ms};
 use super::latency;
 use super::words;
 use crate::deploy::baseline::{self, RunningVersion};
@@ -21,25 +18,43 @@ use crate::model::{
 use crate::policy::{
     BaselinePreference, Check, CheckSpec, CompareCheck, CompareSli, Gate, SpanKind,
 };
-use crate::source::blocks::{self, Blocks, Counts, Gathered};
-use crate::source::{MetricSource, SourceError};
-
-/// The most history of the baseline that is asked for, in milliseconds.
-const HISTORY_MAX_MS: i64 = 3_600_000;
+use crate::source::Mapping;
+use crate::source::SourceError;
+use crate::source::blocks::{Blocks, Gathered};
 
 /// How old a candidate's newest sample may be before it no longer counts as alive.
 pub(crate) const STALE_AFTER_MS: i64 = 300_000;
 
-/// Everything the checks of one look share.
-pub(crate) struct Context<'a> {
+/// One look of the comparing checks.
+pub(crate) struct Look<'a> {
     pub(crate) gate: &'a Gate,
     pub(crate) subject: &'a Subject,
-    pub(crate) source: &'a dyn MetricSource,
+    pub(crate) observed: &'a Observed,
+    /// What the source calls things.
+    pub(crate) mapping: &'a Mapping,
     pub(crate) now_ms: i64,
     /// When judging begins.
     pub(crate) from_ms: i64,
-    requests: BTreeMap<&'static str, Result<Gathered<Counts>, SourceError>>,
-    durations: BTreeMap<&'static str, Result<Gathered<Histogram>, SourceError>>,
+}
+
+/// A check's result in its final form.
+pub(crate) fn result(
+    check: &Check,
+    verdict: Outcome,
+    reason: Reason,
+    message: String,
+    evidence: Evidence,
+) -> CheckResult {
+    CheckResult {
+        name: check.name.clone(),
+        kind: check.kind(),
+        critical: check.critical,
+        required: check.required,
+        verdict,
+        reason,
+        message,
+        evidence,
+    }
 }
 
 /// An answer without evidence of its own, before any counting.
@@ -66,78 +81,27 @@ pub(crate) struct Sides<'d, T> {
     pub(crate) warnings: Vec<String>,
 }
 
-impl<'a> Context<'a> {
-    /// Asks the source once for what all comparing checks need.
-    pub(crate) async fn gather(
-        gate: &'a Gate,
-        subject: &'a Subject,
-        source: &'a dyn MetricSource,
-        now_ms: i64,
-    ) -> Context<'a> {
-        let from_ms = subject.deployment.judged_from_ms();
-        let mut context = Context {
-            gate,
-            subject,
-            source,
-            now_ms,
-            from_ms,
-            requests: BTreeMap::new(),
-            durations: BTreeMap::new(),
-        };
-        for check in &gate.checks {
-            if let CheckSpec::Compare(compare) = &check.spec {
-                context.gather_for(compare).await;
-            }
-        }
-        context
-    }
-
-    async fn gather_for(&mut self, compare: &CompareCheck) {
-        let target = &self.subject.deployment.target;
-        let kind = compare.span_kind;
-        let from_ms = self.history_from_ms();
-        match compare.sli {
-            CompareSli::ErrorRatio if !self.requests.contains_key(kind.label()) => {
-                let found =
-                    blocks::requests(self.source, target, kind.label(), from_ms, self.now_ms).await;
-                self.requests.insert(kind.label(), found);
-            }
-            CompareSli::Duration { .. } if !self.durations.contains_key(kind.label()) => {
-                let found =
-                    blocks::durations(self.source, target, kind.label(), from_ms, self.now_ms)
-                        .await;
-                self.durations.insert(kind.label(), found);
-            }
-            _ => {}
-        }
-    }
-
-    fn history_from_ms(&self) -> i64 {
-        self.from_ms
-            - self
-                .gate
-                .decide_within_ms
-                .clamp(blocks::BLOCK_MS, HISTORY_MAX_MS)
-    }
-
+impl Look<'_> {
     /// Answers a comparing check.
-    pub(crate) async fn compare(&self, check: &Check, compare: &CompareCheck) -> CheckResult {
+    pub(crate) fn compare(&self, check: &Check, compare: &CompareCheck) -> CheckResult {
         let answer = match compare.sli {
             CompareSli::ErrorRatio => self
-                .sides(self.requests.get(compare.span_kind.label()), compare, |c| {
-                    c.total
-                })
+                .sides(
+                    self.observed.requests.get(compare.span_kind.label()),
+                    compare,
+                    |c| c.total,
+                )
                 .map(|sides| errors::answer(self, check, compare, &sides)),
             CompareSli::Duration { quantile } => self
                 .sides(
-                    self.durations.get(compare.span_kind.label()),
+                    self.observed.durations.get(compare.span_kind.label()),
                     compare,
                     |h| h.count,
                 )
                 .map(|sides| latency::answer(self, check, compare, quantile, &sides)),
         };
         answer.unwrap_or_else(|early| {
-            self.result(
+            result(
                 check,
                 Outcome::Inconclusive,
                 early.reason,
@@ -169,27 +133,6 @@ impl<'a> Context<'a> {
     /// The log e-value at which a check passes.
     pub(crate) fn log_pass_at(&self) -> f64 {
         -self.gate.false_passes.ln()
-    }
-
-    /// A check's result in its final form.
-    pub(crate) fn result(
-        &self,
-        check: &Check,
-        verdict: Outcome,
-        reason: Reason,
-        message: String,
-        evidence: Evidence,
-    ) -> CheckResult {
-        CheckResult {
-            name: check.name.clone(),
-            kind: check.kind(),
-            critical: check.critical,
-            required: check.required,
-            verdict,
-            reason,
-            message,
-            evidence,
-        }
     }
 
     fn sides<'d, T>(
@@ -304,7 +247,7 @@ impl<'a> Context<'a> {
 
     /// Whether requests are known from spans.
     fn is_of_spans(&self) -> bool {
-        self.source.mapping().span_kind.is_some()
+        self.mapping.span_kind.is_some()
     }
 
     fn things(&self) -> &'static str {
@@ -317,13 +260,13 @@ impl<'a> Context<'a> {
     fn thing(&self, kind: SpanKind) -> String {
         match self.is_of_spans() {
             true => format!("{} span", kind.label()),
-            false => format!("series of {}", self.source.mapping().count),
+            false => format!("series of {}", self.mapping.count),
         }
     }
 
     /// What the series that was looked for carries.
     fn carrying(&self) -> String {
-        let mapping = self.source.mapping();
+        let mapping = self.mapping;
         match &mapping.join {
             None => format!("carries {}", mapping.version.label),
             Some(join) => format!("is by {}'s {}", join.metric, mapping.version.label),
@@ -331,7 +274,7 @@ impl<'a> Context<'a> {
     }
 
     fn how_to_tag(&self) -> String {
-        let mapping = self.source.mapping();
+        let mapping = self.mapping;
         let label = &mapping.version.label;
         match &mapping.join {
             None if self.is_of_spans() => "set the resource attribute service.version".to_owned(),
@@ -399,7 +342,7 @@ impl<'a> Context<'a> {
             None => Err(no_baseline(format!(
                 "Nothing was received from the baseline {} since {} before the deployment.",
                 choice.artifact,
-                humanize_ms(self.from_ms - self.history_from_ms())
+                humanize_ms(self.from_ms - history_from_ms(self.gate, &self.subject.deployment))
             ))),
         }
     }

@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 
 use slogate_promql::QueryValue;
 
-use super::compare::Context;
+use super::Context;
+use super::compare::result;
 use super::words;
 use crate::model::{CheckResult, Evidence, Outcome, Reason, TimeRange};
 use crate::policy::{Check, CoverageCheck, Signal, SpanKind};
@@ -48,7 +49,7 @@ pub(crate) async fn answer(
         ..Evidence::default()
     };
     let inconclusive = |reason: Reason, message: String, evidence: Evidence| {
-        context.result(check, Outcome::Inconclusive, reason, message, evidence)
+        result(check, Outcome::Inconclusive, reason, message, evidence)
     };
     let series = match context.source.query(&expr, context.now_ms).await {
         Ok(answer) => {
@@ -108,7 +109,7 @@ pub(crate) async fn answer(
     let needed = words::percent(coverage.at_least);
     if share >= coverage.at_least {
         let message = format!("{facts}, at least {needed} are needed.");
-        return context.result(
+        return result(
             check,
             Outcome::Pass,
             Reason::WithinThreshold,
@@ -124,7 +125,7 @@ pub(crate) async fn answer(
         format!(" Most that don't are {signal} ({}).", words::count(*count))
     });
     let message = format!("{facts}; at least {needed} are needed.{offender}");
-    context.result(
+    result(
         check,
         Outcome::Fail,
         Reason::ThresholdCrossed,

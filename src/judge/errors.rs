@@ -14,7 +14,7 @@ use slogate_stats::interval::{DifferenceSequence, RatioSequence};
 use slogate_stats::{CountBlock, CountTest, CountTestParams, Direction};
 
 use super::arms::Pair;
-use super::compare::{Context, Sides};
+use super::compare::{Look, Sides, result};
 use super::words;
 use crate::model::{
     ArmCounts, BaselineKind, CheckResult, Evidence, Interval, Outcome, Reason, TimeRange,
@@ -49,8 +49,8 @@ pub(crate) struct Weights {
 
 impl Weights {
     /// The levels for a check, with and without a guard.
-    pub(crate) fn levels(context: &Context<'_>, check: &Check, has_guard: bool) -> Weights {
-        let fail_at = context.log_fail_at(check);
+    pub(crate) fn levels(look: &Look<'_>, check: &Check, has_guard: bool) -> Weights {
+        let fail_at = look.log_fail_at(check);
         let split = if has_guard {
             -(1.0 - GUARD_SHARE).ln()
         } else {
@@ -63,7 +63,7 @@ impl Weights {
             guard: 0.0,
             fail_at: fail_at + split,
             guard_at: fail_at - GUARD_SHARE.ln(),
-            pass_at: context.log_pass_at(),
+            pass_at: look.log_pass_at(),
         }
     }
 
@@ -102,7 +102,7 @@ impl Weights {
 
 /// Answers a check on the error ratio.
 pub(crate) fn answer(
-    context: &Context<'_>,
+    look: &Look<'_>,
     check: &Check,
     compare: &CompareCheck,
     sides: &Sides<'_, Counts>,
@@ -110,7 +110,7 @@ pub(crate) fn answer(
     let blocks: Vec<CountBlock> = sides.pairs.pairs.iter().map(count_block).collect();
     let from_start: Vec<CountBlock> = sides.from_start.pairs.iter().map(count_block).collect();
     let phi = dispersion_of(sides);
-    let mut weights = Weights::levels(context, check, true);
+    let mut weights = Weights::levels(look, check, true);
     let run = |direction, extra, blocks: &[CountBlock]| {
         let margin = match direction {
             Direction::Worse => compare.worse_by,
@@ -136,9 +136,9 @@ pub(crate) fn answer(
     } else {
         &blocks
     };
-    let evidence = evidence(context, check, compare, sides, shown, &weights, phi);
+    let evidence = evidence(look, check, compare, sides, shown, &weights, phi);
     let message = sentence(&decision, &evidence, sides);
-    context.result(check, decision.verdict, decision.reason, message, evidence)
+    result(check, decision.verdict, decision.reason, message, evidence)
 }
 
 fn count_block(pair: &Pair<'_, Counts>) -> CountBlock {
@@ -209,7 +209,7 @@ fn totals(blocks: &[CountBlock]) -> (ArmCounts, ArmCounts) {
 }
 
 fn evidence(
-    context: &Context<'_>,
+    look: &Look<'_>,
     check: &Check,
     compare: &CompareCheck,
     sides: &Sides<'_, Counts>,
@@ -219,13 +219,13 @@ fn evidence(
 ) -> Evidence {
     let (candidate, baseline) = totals(blocks);
     let both = candidate.rate.zip(baseline.rate);
-    let confidence = 1.0 - (-context.log_fail_at(check)).exp();
+    let confidence = 1.0 - (-look.log_fail_at(check)).exp();
     let finite = |value: f64| value.is_finite().then_some(value);
     let (ratio_interval, difference_interval) = intervals(blocks, phi, confidence);
     Evidence {
         data: Some(TimeRange {
-            start_ms: context.from_ms,
-            end_ms: context.now_ms,
+            start_ms: look.from_ms,
+            end_ms: look.now_ms,
         }),
         baseline: Some(sides.baseline.clone()),
         candidate_counts: Some(candidate),

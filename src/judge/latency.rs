@@ -13,7 +13,7 @@ use slogate_stats::dispersion::{self, Count, Variance};
 use slogate_stats::{BucketBlock, Direction, ExceedanceTest, ExceedanceTestParams};
 
 use super::arms::Pair;
-use super::compare::{Context, Sides};
+use super::compare::{Look, Sides, result};
 use super::errors::{Decision, Weights, against, tolerance};
 use super::words;
 use crate::model::{ArmCounts, BaselineKind, CheckResult, Evidence, Reason, TimeRange};
@@ -21,7 +21,7 @@ use crate::policy::{Check, CompareCheck, Margin};
 
 /// Answers a check on a latency quantile.
 pub(crate) fn answer(
-    context: &Context<'_>,
+    look: &Look<'_>,
     check: &Check,
     compare: &CompareCheck,
     quantile: f64,
@@ -35,7 +35,7 @@ pub(crate) fn answer(
     let at = known.quantile(quantile);
     let relative = relative_margin(&compare.worse_by, at);
 
-    let mut weights = Weights::levels(context, check, false);
+    let mut weights = Weights::levels(look, check, false);
     let phi = dispersion_of(sides, at);
     let run = |direction| {
         let params = ExceedanceTestParams {
@@ -63,8 +63,8 @@ pub(crate) fn answer(
     let both = mine.quantile.zip(base.quantile);
     let evidence = Evidence {
         data: Some(TimeRange {
-            start_ms: context.from_ms,
-            end_ms: context.now_ms,
+            start_ms: look.from_ms,
+            end_ms: look.now_ms,
         }),
         baseline: Some(sides.baseline.clone()),
         candidate_counts: Some(mine),
@@ -81,7 +81,7 @@ pub(crate) fn answer(
         ..Evidence::default()
     };
     let message = sentence(&decision, &evidence, quantile, sides);
-    context.result(check, decision.verdict, decision.reason, message, evidence)
+    result(check, decision.verdict, decision.reason, message, evidence)
 }
 
 fn relative_margin(margin: &Margin, baseline_quantile: Option<f64>) -> f64 {

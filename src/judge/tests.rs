@@ -242,7 +242,7 @@ fn deployment(phase: Phase) -> Arc<Deployment> {
     })
 }
 
-async fn look(gate: &Gate, shop: &Shop, after_ms: i64) -> Verdict {
+async fn look(gate: &Arc<Gate>, shop: &Shop, after_ms: i64) -> Verdict {
     let subject = Subject {
         deployment: deployment(Phase::Progressing),
         history: Vec::new(),
@@ -400,17 +400,17 @@ async fn a_pass_waits_for_the_soak_and_the_deadline_decides_in_words() {
         Traffic::of("2", T0).requests(5000.0).errors(10.0),
     ]);
     let soaking = gate(ERRORS);
-    let soaking = Gate {
+    let soaking = Arc::new(Gate {
         soak_ms: 10 * MINUTE,
         ..(*soaking).clone()
-    };
+    });
     let verdict = look(&soaking, &both, 5 * MINUTE).await;
     assert_eq!(
         (verdict.verdict, verdict.reason),
         (Outcome::Inconclusive, Reason::Soaking)
     );
     let silent = shop(&[Traffic::of("1", T0 - HOUR)]);
-    let mut gate = (*gate(ERRORS)).clone();
+    let mut gate = gate(ERRORS);
     for (choice, outcome, reason) in [
         (
             OnInconclusive::Hold,
@@ -420,7 +420,7 @@ async fn a_pass_waits_for_the_soak_and_the_deadline_decides_in_words() {
         (OnInconclusive::Pass, Outcome::Pass, Reason::DeadlinePass),
         (OnInconclusive::Fail, Outcome::Fail, Reason::DeadlineFail),
     ] {
-        gate.on_inconclusive = choice;
+        Arc::make_mut(&mut gate).on_inconclusive = choice;
         let verdict = look(&gate, &silent, 31 * MINUTE).await;
         assert_eq!((verdict.verdict, verdict.reason), (outcome, reason));
         assert!(verdict.is_final);

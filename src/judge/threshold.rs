@@ -9,7 +9,8 @@
 use slogate_promql::QueryValue;
 use slogate_series::Value;
 
-use super::compare::Context;
+use super::Context;
+use super::compare::result;
 use crate::model::time::humanize_ms;
 use crate::model::{CheckResult, Evidence, Outcome, Reason, TimeRange};
 use crate::policy::{Check, QueryCheck, Vars};
@@ -33,7 +34,7 @@ pub(crate) async fn answer(
         ..Evidence::default()
     };
     let inconclusive = |reason: Reason, message: String, evidence: Evidence| {
-        context.result(check, Outcome::Inconclusive, reason, message, evidence)
+        result(check, Outcome::Inconclusive, reason, message, evidence)
     };
     let name = &check.name;
     let variables = variables(context);
@@ -85,7 +86,7 @@ pub(crate) async fn answer(
         let message = format!("{name}: {value}, and it should be {}.", query.threshold);
         (Outcome::Fail, Reason::ThresholdCrossed, message)
     };
-    context.result(check, verdict, reason, message, evidence)
+    result(check, verdict, reason, message, evidence)
 }
 
 /// How old the data behind the answer is; `None` where the expression rests on no samples, or
