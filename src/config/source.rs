@@ -74,7 +74,7 @@ pub struct RemoteSettings {
 pub struct MappingSettings {
     /// The preset.
     pub preset: String,
-    /// The labels that carry `service`, `environment` and `version`.
+    /// The labels that carry `service`, `environment`, `version` and `instance`.
     pub labels: Vec<(String, String)>,
     /// Regular expressions whose one group is the part of the label's value that counts.
     pub patterns: Vec<(String, String)>,

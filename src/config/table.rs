@@ -393,8 +393,8 @@ pub const SETTINGS: &[Setting] = &[
         flag: "source-labels",
         kind: Kind::Pairs,
         default: None,
-        doc: "The labels that carry `service`, `environment` and `version`; `-` as the \
-              environment where none does.",
+        doc: "The labels that carry `service`, `environment`, `version` and `instance`; `-` as \
+              the environment or the instance where none does.",
     },
     Setting {
         key: "source.patterns",

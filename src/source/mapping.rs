@@ -10,10 +10,12 @@
 //!   are joined with it here, by the labels of `join.on` and by time: an instance that was
 //!   restarted as another version counts for each version in its own time. So it works with any
 //!   engine, and for raw samples, which no PromQL join gives.
+//! - **Instances** tell a bad node from a bad version. Series that don't say theirs count for
+//!   their version all the same.
 //! - **A mapping without span kinds** knows server requests only; whoever asks for another kind
 //!   is told so, rather than given the wrong numbers.
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use regex::Regex;
 use slogate_promql::ast::ExprKind;
@@ -42,6 +44,8 @@ pub struct Mapping {
     /// `None` where series don't say it.
     pub(crate) environment: Option<MappedLabel>,
     pub(crate) version: MappedLabel,
+    /// `None` where series don't say which instance served a request.
+    pub(crate) instance: Option<MappedLabel>,
     /// Where labels stand on another metric.
     pub(crate) join: Option<Join>,
     /// The counter of requests.
@@ -118,6 +122,7 @@ impl Mapping {
             service: label("service_name"),
             environment: Some(label("deployment_environment_name")),
             version: label("service_version"),
+            instance: Some(label("service_instance_id")),
             join: None,
             count: "traces_span_metrics_calls_total".to_owned(),
             only: Vec::new(),
@@ -146,9 +151,11 @@ impl Mapping {
             ("labels", &settings.labels),
             ("patterns", &settings.patterns),
         ] {
-            let known = |name: &str| ["service", "environment", "version"].contains(&name);
+            let known =
+                |name: &str| ["service", "environment", "version", "instance"].contains(&name);
             if let Some((name, _)) = entries.iter().find(|(name, _)| !known(name)) {
-                let message = format!("{name:?} is none of service, environment and version");
+                let message =
+                    format!("{name:?} is none of service, environment, version and instance");
                 return Err(wrong(key, message));
             }
         }
@@ -168,6 +175,10 @@ impl Mapping {
             service: mapped("service", (preset.service, preset.service_pattern))?,
             environment,
             version: mapped("version", (preset.version, ""))?,
+            instance: match entry(&settings.labels, "instance").unwrap_or(preset.instance) {
+                "" | "-" => None,
+                _ => Some(mapped("instance", (preset.instance, ""))?),
+            },
             join: Join::new(settings, preset)?,
             count: metric("requests.count", or(&settings.count, preset.count))?,
             only: matchers("requests.only", &or(&settings.only, preset.only))?,
@@ -237,6 +248,11 @@ impl Mapping {
             Some(version) if version != UNKNOWN => version.to_owned(),
             _ => String::new(),
         }
+    }
+
+    /// The instance that `labels` say; `None` where they say none.
+    pub(crate) fn instance_in(&self, labels: &Labels) -> Option<Arc<str>> {
+        self.instance.as_ref()?.value(labels).map(Arc::from)
     }
 
     pub(crate) fn joins_environment(&self) -> bool {
