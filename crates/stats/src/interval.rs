@@ -27,8 +27,8 @@ use crate::kernel::check_count;
 use crate::kernel::rare_terms;
 use crate::mixture::Grid;
 use crate::special::edge;
+use crate::special::ln_beta;
 use crate::special::log_sum_exp;
-use statrs::function::beta::ln_beta;
 use std::sync::LazyLock;
 
 /// An estimate between two bounds.
