@@ -19,7 +19,10 @@
 //! - [`dispersion`]: how far from independent requests are;
 //! - [`plan`]: how long a verdict will take;
 //! - [`combine`]: one error rate for several tests;
-//! - [`special`]: sums in log space, quantiles of the Beta distribution.
+//! - [`conjugate`]: closed forms where the traffic split never changes;
+//! - [`distribution`]: whole distributions, and quantiles fixed in advance;
+//! - [`bounded`]: means of values with known bounds;
+//! - [`special`]: sums in log space, tails and quantiles of the Beta distribution.
 //! ```
 //! use slogate_stats::combine::log_threshold;
 //! use slogate_stats::{CountBlock, CountTest, CountTestParams, Direction};
@@ -45,10 +48,13 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod bounded;
 pub mod buckets;
 pub mod combine;
+pub mod conjugate;
 pub mod counts;
 pub mod dispersion;
+pub mod distribution;
 pub mod exceedance;
 pub mod interval;
 pub mod kernel;
