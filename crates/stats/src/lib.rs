@@ -22,6 +22,8 @@
 //! - [`conjugate`]: closed forms where the traffic split never changes;
 //! - [`distribution`]: whole distributions, and quantiles fixed in advance;
 //! - [`bounded`]: means of values with known bounds;
+//! - [`detect`]: when something changed, for streams that are watched for ever;
+//! - [`attribute`]: which of several deployments a shift belongs to;
 //! - [`special`]: sums in log space, tails and quantiles of the Beta distribution.
 //! ```
 //! use slogate_stats::combine::log_threshold;
@@ -48,11 +50,13 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod attribute;
 pub mod bounded;
 pub mod buckets;
 pub mod combine;
 pub mod conjugate;
 pub mod counts;
+pub mod detect;
 pub mod dispersion;
 pub mod distribution;
 pub mod exceedance;
