@@ -24,7 +24,10 @@
 //! - [`bounded`]: means of values with known bounds;
 //! - [`detect`]: when something changed, for streams that are watched for ever;
 //! - [`attribute`]: which of several deployments a shift belongs to;
-//! - [`special`]: sums in log space, tails and quantiles of the Beta distribution.
+//! - [`kayenta`]: the fixed-horizon judgement of another tool, to the letter;
+//! - [`special`]: sums in log space, tails and quantiles of the Beta distribution; [`normal`]: the
+//!   normal distribution.
+//!
 //! ```
 //! use slogate_stats::combine::log_threshold;
 //! use slogate_stats::{CountBlock, CountTest, CountTestParams, Direction};
@@ -61,10 +64,14 @@ pub mod dispersion;
 pub mod distribution;
 pub mod exceedance;
 pub mod interval;
+pub mod kayenta;
 pub mod kernel;
 pub mod mixture;
+pub mod normal;
 pub mod plan;
 pub mod quantile;
+mod random;
+mod ranks;
 pub mod special;
 
 pub use buckets::BucketCounts;
