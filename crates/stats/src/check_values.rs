@@ -1,13 +1,23 @@
-//! Every published check value this release covers, read from the file they come in.
+//! Every published check value, read from the file they come in.
 //!
 //! The figures that matter most are literals in the tests beside the code; this reads the whole
 //! file where `SLOGATE_CONFORMANCE_DIR` names the folder that holds it.
 
+use crate::bounded::BettingTest;
+use crate::bounded::EmpiricalBernstein;
+use crate::combine::bh;
+use crate::combine::closure;
+use crate::conjugate::beta_one_sided;
+use crate::conjugate::dirichlet_multinomial;
 use crate::counts::CountTest;
 use crate::counts::CountTestParams;
+use crate::detect::Detector;
+use crate::detect::Starts;
 use crate::dispersion::Count;
 use crate::dispersion::Variance;
 use crate::dispersion::pearson;
+use crate::distribution::distance;
+use crate::distribution::share_error;
 use crate::interval::DifferenceSequence;
 use crate::interval::RatioSequence;
 use crate::kernel::CountBlock;
@@ -118,6 +128,113 @@ fn the_published_values_hold() {
     assert_sequence(case, params, "pass_seq");
     assert_kernels_and_intervals(&values);
     assert_plans_and_dispersion(&values);
+    assert_closed_forms_and_bounds(&values);
+    assert_combinations_and_detectors(&values);
+}
+
+/// A key added to the file is not overlooked here.
+#[test]
+fn every_published_value_has_a_test() {
+    let Some(values) = check_values() else {
+        return;
+    };
+    let mut known = vec![
+        "fail_grid_r",
+        "fail_grid_logw",
+        "fail_seq",
+        "fail_seq_phi3",
+        "pass_seq",
+        "bern",
+        "beta_onesided",
+        "dirichlet",
+        "ratio_cs",
+        "diff_cs",
+        "quantile",
+        "eb_cs",
+        "betting_logE_m.25",
+        "pearson_phi",
+        "planner_sec",
+        "ebh",
+        "eholm",
+        "edetector",
+    ];
+    known.extend(ELSEWHERE);
+    let keys = values.as_object().expect("an object").keys();
+    let unknown: Vec<_> = keys.filter(|key| !known.contains(&key.as_str())).collect();
+    assert!(unknown.is_empty(), "without a test: {unknown:?}");
+}
+
+/// Values that are literals in the tests of `counts` (an age-dependent tolerance).
+const ELSEWHERE: [&str; 4] = [
+    "fail_seq_delta",
+    "normal_onesided_S20_V60_vopt60",
+    "persistence_decay",
+    "persistence_step",
+];
+
+fn assert_closed_forms_and_bounds(values: &Value) {
+    for case in values["beta_onesided"].as_array().expect("a list") {
+        let field = |name: &str| number(&case[name]);
+        let prior = (field("a"), field("b"));
+        let found = beta_one_sided(field("xC"), field("xB"), field("th0"), prior);
+        assert_near(found.expect("valid"), field("logE"), 1e-11, "beta_onesided");
+    }
+    for case in values["dirichlet"].as_array().expect("a list") {
+        let [n, shares, prior] = ["n", "th0", "alpha"].map(|name| numbers(&case[name]));
+        let found = dirichlet_multinomial(&n, &shares, &prior).expect("valid");
+        assert_near(found, number(&case["logE"]), 1e-11, "dirichlet");
+    }
+
+    let case = &values["quantile"];
+    let field = |name: &str| number(&case[name]);
+    for (found, name) in [
+        (share_error(1e3, 0.95, 0.05), "hr_f_t1000_p95"),
+        (share_error(1e4, 0.95, 0.05), "hr_f_t10000_p95"),
+        (distance(1e3, 0.05), "dkw_1000"),
+        (distance(18e3, 0.025), "dkw_18000_a025"),
+    ] {
+        assert_near(found, field(name), 1e-12, name);
+    }
+
+    let case = &values["eb_cs"];
+    let alpha = number(&case["alpha"]);
+    let mut mean = EmpiricalBernstein::new(0.0, 1.0, 1.0 - alpha).expect("valid");
+    let mut test = BettingTest::new(0.0, 1.0, 0.25, alpha).expect("valid");
+    let values_seen = [0.2, 0.4, 0.1, 0.6, 0.3, 0.5, 0.2, 0.7, 0.4, 0.3];
+    for value in values_seen.into_iter().cycle().take(100) {
+        mean.push(value).expect("in range");
+        test.push(value).expect("in range");
+    }
+    let (found, expected) = (mean.interval(), numbers(&case["lo_hi"]));
+    assert_near(found.lower, expected[0], 1e-12, "eb_cs, lower");
+    assert_near(found.upper, expected[1], 1e-12, "eb_cs, upper");
+    let name = "betting_logE_m.25";
+    assert_near(test.log_e(), number(&values[name]), 1e-12, name);
+}
+
+fn assert_combinations_and_detectors(values: &Value) {
+    let case = &values["ebh"];
+    let log_es: Vec<f64> = numbers(&case["E"]).iter().map(|e| e.ln()).collect();
+    let named = bh(&log_es, number(&case["alpha"]));
+    let named: Vec<f64> = (0..named.len())
+        .filter(|i| named[*i])
+        .map(|i| i as f64)
+        .collect();
+    assert_eq!(named, numbers(&case["reject"]), "ebh");
+
+    let equal: Vec<(f64, f64)> = log_es.iter().map(|log_e| (*log_e, 1.0)).collect();
+    for (found, expected) in closure(&equal).iter().zip(numbers(&values["eholm"])) {
+        assert_near(found.exp(), expected, 1e-12, "eholm");
+    }
+
+    let case = &values["edetector"];
+    for (starts, name) in [(Starts::All, "SR"), (Starts::Best, "CUSUM")] {
+        let mut detector = Detector::new(starts);
+        for (e, expected) in numbers(&case["e"]).iter().zip(numbers(&case[name])) {
+            detector.push(e.ln());
+            assert_near(detector.log_value().exp(), expected, 1e-12, name);
+        }
+    }
 }
 
 fn assert_kernels_and_intervals(values: &Value) {

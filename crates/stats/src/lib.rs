@@ -84,6 +84,8 @@ pub use kernel::CountBlock;
 pub use mixture::Direction;
 
 #[cfg(test)]
+mod banned;
+#[cfg(test)]
 mod check_values;
 #[cfg(test)]
 mod testing;
