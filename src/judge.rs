@@ -15,6 +15,12 @@
 //! - Anything else is inconclusive, for the reason that stands most in the way.
 //! - When `decideWithin` is over, an inconclusive gate becomes what its `onInconclusive` says
 //!   and the verdict is final. Its reason says that a deadline decided, not the data.
+//! - Silence is its own answer. Where nothing was received from the candidate (`no_data`), or
+//!   nothing for five minutes (`stale`), a required check that looks at its telemetry keeps the
+//!   gate inconclusive, and the end of `decideWithin` makes that final with the same reason.
+//!   `onInconclusive` is for evidence that points neither way; here there is none, and neither
+//!   a pass nor a rollback may rest on that. A gap that ends is no evidence either: its blocks
+//!   say nothing, and judging goes on.
 //!
 //! # At the start
 //!
@@ -31,7 +37,7 @@
 //! required check in full: a bad release has to slip through every one that sees it.
 
 use crate::model::{
-    CheckResult, Deployment, Outcome, Reason, TimeRange, Verdict, time::humanize_ms,
+    CheckKind, CheckResult, Deployment, Outcome, Reason, TimeRange, Verdict, time::humanize_ms,
 };
 use crate::policy::{CheckSpec, Gate, OnInconclusive};
 use crate::source::MetricSource;
@@ -131,11 +137,7 @@ pub(crate) fn conclude(
     let (mut verdict, mut reason) = weigh(gate, &checks, age_ms);
     let is_over = age_ms >= gate.decide_within_ms;
     if is_over && verdict == Outcome::Inconclusive {
-        (verdict, reason) = match gate.on_inconclusive {
-            OnInconclusive::Hold => (Outcome::Inconclusive, Reason::DeadlineReached),
-            OnInconclusive::Pass => (Outcome::Pass, Reason::DeadlinePass),
-            OnInconclusive::Fail => (Outcome::Fail, Reason::DeadlineFail),
-        };
+        (verdict, reason) = at_deadline(gate, &checks);
     }
     let message = sentence(gate, subject, &checks, verdict, reason, age_ms);
     Verdict {
@@ -176,6 +178,29 @@ fn weigh(gate: &Gate, checks: &[CheckResult], age_ms: i64) -> (Outcome, Reason) 
         None if age_ms < gate.soak_ms => (Outcome::Inconclusive, Reason::Soaking),
         None => (Outcome::Pass, Reason::AllChecksPassed),
     }
+}
+
+/// What an undecided gate becomes when its time is over.
+fn at_deadline(gate: &Gate, checks: &[CheckResult]) -> (Outcome, Reason) {
+    if let Some(reason) = silence(checks) {
+        return (Outcome::Inconclusive, reason);
+    }
+    match gate.on_inconclusive {
+        OnInconclusive::Hold => (Outcome::Inconclusive, Reason::DeadlineReached),
+        OnInconclusive::Pass => (Outcome::Pass, Reason::DeadlinePass),
+        OnInconclusive::Fail => (Outcome::Fail, Reason::DeadlineFail),
+    }
+}
+
+/// Why a required check that looks at the candidate's telemetry has nothing to look at. An empty
+/// answer to a query is none of that: what it asks for may be rare.
+fn silence(checks: &[CheckResult]) -> Option<Reason> {
+    let looking = checks
+        .iter()
+        .filter(|check| check.required && check.kind != CheckKind::Query);
+    let mut reasons = looking.map(|check| check.reason);
+    let is_silence = |reason: &Reason| matches!(reason, Reason::NoData | Reason::Stale);
+    reasons.find(is_silence)
 }
 
 /// What to name first of several things in the way: what a person has to mend comes before
@@ -239,6 +264,12 @@ fn sentence(
         ),
         Reason::DeadlineReached | Reason::DeadlinePass | Reason::DeadlineFail => format!(
             "{who}: nothing was shown within {}, so the gate's onInconclusive decides: {verdict}. {}",
+            humanize_ms(gate.decide_within_ms),
+            said(Outcome::Inconclusive)
+        ),
+        Reason::NoData | Reason::Stale if age_ms >= gate.decide_within_ms => format!(
+            "{who}: no answer within {}, whatever onInconclusive says: a candidate that sends \
+             nothing is neither good nor bad. {}",
             humanize_ms(gate.decide_within_ms),
             said(Outcome::Inconclusive)
         ),

@@ -409,7 +409,11 @@ async fn a_pass_waits_for_the_soak_and_the_deadline_decides_in_words() {
         (verdict.verdict, verdict.reason),
         (Outcome::Inconclusive, Reason::Soaking)
     );
-    let silent = shop(&[Traffic::of("1", T0 - HOUR)]);
+    // A request a second for half an hour shows nothing either way.
+    let quiet = shop(&[
+        Traffic::of("1", T0 - HOUR),
+        Traffic::of("2", T0).requests(5.0).errors(0.01),
+    ]);
     let mut gate = gate(ERRORS);
     for (choice, outcome, reason) in [
         (
@@ -421,9 +425,59 @@ async fn a_pass_waits_for_the_soak_and_the_deadline_decides_in_words() {
         (OnInconclusive::Fail, Outcome::Fail, Reason::DeadlineFail),
     ] {
         Arc::make_mut(&mut gate).on_inconclusive = choice;
-        let verdict = look(&gate, &silent, 31 * MINUTE).await;
+        let verdict = look(&gate, &quiet, 31 * MINUTE).await;
         assert_eq!((verdict.verdict, verdict.reason), (outcome, reason));
         assert!(verdict.is_final);
+    }
+}
+
+/// A release that reports nothing must not go on because nothing was shown against it, nor be
+/// rolled back for it.
+#[tokio::test]
+async fn silence_is_neither_good_nor_bad_even_at_the_deadline() {
+    let before = Traffic::of("1", T0 - HOUR);
+    let silent = shop(std::slice::from_ref(&before));
+    let fell_silent = shop(&[
+        before,
+        Traffic::of("2", T0)
+            .requests(5.0)
+            .errors(0.01)
+            .until(T0 + 20 * MINUTE),
+    ]);
+    let mut gate = gate(ERRORS);
+    for choice in [
+        OnInconclusive::Hold,
+        OnInconclusive::Pass,
+        OnInconclusive::Fail,
+    ] {
+        Arc::make_mut(&mut gate).on_inconclusive = choice;
+        for (shop, reason) in [(&silent, Reason::NoData), (&fell_silent, Reason::Stale)] {
+            let verdict = look(&gate, shop, 31 * MINUTE).await;
+            assert_eq!(
+                (verdict.verdict, verdict.reason, verdict.is_final),
+                (Outcome::Inconclusive, reason, true),
+                "{}",
+                verdict.message
+            );
+            let says = "a candidate that sends nothing is neither good nor bad";
+            assert!(verdict.message.contains(says), "{}", verdict.message);
+        }
+    }
+}
+
+/// Four minutes without a word in the middle of half an hour: what was shown before and after
+/// decides, as if the gap had not been.
+#[tokio::test]
+async fn a_gap_that_ends_says_nothing_about_the_version() {
+    let before = Traffic::of("1", T0 - HOUR);
+    let gap = [T0 + 10 * MINUTE, T0 + 14 * MINUTE];
+    for (errors, outcome) in [(10.0, Outcome::Pass), (100.0, Outcome::Fail)] {
+        let part = |from_ms| Traffic::of("2", from_ms).requests(5000.0).errors(errors);
+        let shop = shop(&[before.clone(), part(T0).until(gap[0]), part(gap[1])]);
+        let within = look(&gate(ERRORS), &shop, 13 * MINUTE).await;
+        let after = look(&gate(ERRORS), &shop, 25 * MINUTE).await;
+        assert_eq!(after.verdict, outcome, "{}", after.message);
+        assert_eq!(within.verdict, outcome, "{}", within.message);
     }
 }
 
