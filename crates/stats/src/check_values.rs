@@ -23,6 +23,8 @@ use crate::interval::RatioSequence;
 use crate::kernel::CountBlock;
 use crate::kernel::Tolerance;
 use crate::kernel::common_log_e;
+use crate::means::one_sided_log_e;
+use crate::means::one_sided_rho;
 use crate::mixture::Direction;
 use crate::mixture::RATE_WORSE;
 use crate::plan::Traffic;
@@ -311,4 +313,8 @@ fn assert_plans_and_dispersion(values: &Value) {
         .collect();
     let found = pearson(&cells, Variance::Poisson).expect("events");
     assert_near(found, number(&case["phi"]), 1e-12, "pearson_phi");
+
+    let expected = number(&values["normal_onesided_S20_V60_vopt60"]);
+    let found = one_sided_log_e(20.0, 60.0, one_sided_rho(60.0, 0.05));
+    assert_near(found, expected, 1e-9, "normal_onesided");
 }
