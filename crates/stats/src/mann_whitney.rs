@@ -131,7 +131,8 @@ fn rank_of_ends(first: &[f64], second: &[f64], tail: f64) -> usize {
     let (m, n) = (first.len() as f64, second.len() as f64);
     if first.len().max(second.len()) <= EXACT_MAX {
         let below = Cumulative::new(first.len(), second.len());
-        // As many as there are values of u that together have at most the chance.
+        // 1 less 0.8 is a little less than 0.2, and a chance is to be reached.
+        let tail = tail * (1.0 + 1e-9);
         return (0..)
             .take_while(|u| below.at(f64::from(*u)) <= tail)
             .count();
