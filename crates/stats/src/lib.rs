@@ -14,6 +14,7 @@
 //! - [`mixture`]: betting on many sizes of change at once;
 //! - [`counts`]: the test of two event rates, with relative and absolute tolerance;
 //! - [`buckets`]: histogram boundaries and counts; [`exceedance`]: the test of latency on them;
+//! - [`fisher`]: the fixed-sample test to compare with;
 //! - [`interval`]: how large a ratio, a difference or a rate is;
 //! - [`quantile`]: where a quantile lies;
 //! - [`dispersion`]: how far from independent requests are;
@@ -64,6 +65,7 @@ pub mod detect;
 pub mod dispersion;
 pub mod distribution;
 pub mod exceedance;
+pub mod fisher;
 pub mod interval;
 pub mod kayenta;
 pub mod kernel;

@@ -1,0 +1,492 @@
+//! From a scenario and a seed to what each instance counted in each minute.
+//!
+//! The draws depend on the seed, the scenario's name and the number of the rollout, and on
+//! nothing else: the same three give the same telemetry on every machine and with any number of
+//! threads.
+//!
+//! Requests of an instance in a minute are Poisson; failures are binomial, or bursts of geometric
+//! size where the scenario says so; each latency is drawn and put into its bucket, so that the
+//! histograms scatter as real ones do. What is common to all instances, what an instance keeps
+//! and what it does in one minute are three independent factors.
+
+use std::sync::Arc;
+
+use rand::{Rng as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::{Binomial, Distribution as _, Geometric, Poisson, StandardNormal};
+use slogate_series::{Buckets, Histogram, histogram};
+
+use super::scenario::{
+    HISTORY_MINUTES, MEDIAN_S, MINUTES, SCHEMA, SIGMA, SLOW_S, Scenario, Traffic,
+};
+use crate::source::blocks::Counts;
+
+/// How alike neighbouring minutes are.
+const CORRELATION: f64 = 0.8;
+
+/// What one instance counted in one minute.
+#[derive(Clone, Debug)]
+pub(crate) struct Cell {
+    /// Which instance; `old-3`, `new-0`.
+    pub(crate) instance: Arc<str>,
+    /// Whether it runs the new version.
+    pub(crate) is_candidate: bool,
+    /// Its requests.
+    pub(crate) counts: Counts,
+    /// Their latencies in seconds.
+    pub(crate) durations: Histogram,
+}
+
+/// One minute of all instances.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Minute {
+    /// What each instance counted; instances without a request are absent.
+    pub(crate) cells: Vec<Cell>,
+    /// Requests that failed or were slow because of the change.
+    pub(crate) harmed: f64,
+}
+
+/// The telemetry of one rollout.
+#[derive(Clone, Debug)]
+pub(crate) struct Rollout {
+    /// The minutes before it, the oldest first.
+    pub(crate) history: Vec<Minute>,
+    /// Its own minutes.
+    pub(crate) minutes: Vec<Minute>,
+}
+
+/// Makes the telemetry of rollout `number` of a scenario.
+pub(crate) fn generate(scenario: &Scenario, seed: u64, number: u32) -> Rollout {
+    let mut generator = Generator::new(scenario, rng(scenario.name, seed, number));
+    let before = -i64::from(HISTORY_MINUTES)..0;
+    Rollout {
+        history: before.map(|minute| generator.minute(minute)).collect(),
+        minutes: (0..i64::from(MINUTES))
+            .map(|minute| generator.minute(minute))
+            .collect(),
+    }
+}
+
+/// The source of chance for one rollout.
+fn rng(name: &str, seed: u64, number: u32) -> ChaCha8Rng {
+    let mut bytes = [0; 32];
+    let named = ring::digest::digest(&ring::digest::SHA256, name.as_bytes());
+    for (to, from) in bytes.iter_mut().zip(named.as_ref()) {
+        *to = *from;
+    }
+    for (to, from) in bytes.iter_mut().zip(seed.to_le_bytes()) {
+        *to ^= from;
+    }
+    let mut rng = ChaCha8Rng::from_seed(bytes);
+    rng.set_stream(u64::from(number));
+    rng
+}
+
+/// An instance and what stays with it.
+struct Node {
+    name: Arc<str>,
+    /// Its share of an even share of the traffic.
+    load: f64,
+    /// Factor on its error ratio.
+    errors: f64,
+    /// Added to the log of its latencies.
+    latency: f64,
+    /// Its own wandering error ratio.
+    wander: Wander,
+}
+
+/// A quantity that wanders about zero: autoregressive of order one, from its stationary state.
+struct Wander {
+    deviation: f64,
+    at: Option<f64>,
+}
+
+impl Wander {
+    fn new(deviation: f64) -> Self {
+        let at = None;
+        Wander { deviation, at }
+    }
+
+    fn next(&mut self, rng: &mut ChaCha8Rng) -> f64 {
+        if self.deviation == 0.0 {
+            return 0.0;
+        }
+        let fresh = normal(rng);
+        let now = match self.at {
+            None => fresh,
+            Some(before) => {
+                CORRELATION * before + (1.0 - CORRELATION * CORRELATION).sqrt() * fresh
+            }
+        };
+        self.at = Some(now);
+        self.deviation * now
+    }
+}
+
+struct Generator<'a> {
+    scenario: &'a Scenario,
+    rng: ChaCha8Rng,
+    old: Vec<Node>,
+    new: Vec<Node>,
+    errors: Wander,
+    latency: Wander,
+    buckets: Tally,
+}
+
+impl<'a> Generator<'a> {
+    fn new(scenario: &'a Scenario, mut rng: ChaCha8Rng) -> Self {
+        let traffic = &scenario.traffic;
+        let most = (0..MINUTES).map(|minute| scenario.candidates(minute)).max();
+        let mut nodes = |prefix: &str, count: u32| -> Vec<Node> {
+            let numbers = 0..count;
+            numbers
+                .map(|number| node(scenario, format!("{prefix}-{number}"), &mut rng))
+                .collect()
+        };
+        let (old, new) = (
+            nodes("old", traffic.instances),
+            nodes("new", most.unwrap_or(0)),
+        );
+        Generator {
+            errors: Wander::new(scenario.errors.wander),
+            latency: Wander::new(scenario.latency.common),
+            buckets: Tally::new(scenario.telemetry.bounds),
+            scenario,
+            rng,
+            old,
+            new,
+        }
+    }
+
+    /// One minute; before 0 the old version is alone.
+    fn minute(&mut self, minute: i64) -> Minute {
+        let scenario = self.scenario;
+        let now = u32::try_from(minute).ok();
+        let candidates = now.map_or(0, |now| scenario.candidates(now));
+        let old = self.old.len().saturating_sub(candidates as usize);
+        let common = Common {
+            hours: minute as f64 / 60.0,
+            errors: self.errors.next(&mut self.rng),
+            latency: self.latency.next(&mut self.rng),
+        };
+        let mut found = Minute::default();
+        for at in 0..old {
+            let state = self.old_state(at, now, &common);
+            self.cell(&state, now, &mut found);
+        }
+        for at in 0..candidates as usize {
+            if let Some(state) = now.and_then(|now| self.new_state(at, now, &common)) {
+                self.cell(&state, now, &mut found);
+            }
+        }
+        found
+    }
+
+    fn old_state(&mut self, at: usize, now: Option<u32>, common: &Common) -> State {
+        let mut state = self.state(Side::Old, at, now, common);
+        // The last to be replaced is the bad one, so that it stays to the end.
+        if at == 0
+            && let Some(bad) = self.scenario.bad_node.as_ref().filter(|b| !b.is_candidate)
+        {
+            state.errors *= bad.errors;
+            state.latency += bad.latency.ln();
+        }
+        state.errors_without = state.errors;
+        state
+    }
+
+    fn new_state(&mut self, at: usize, now: u32, common: &Common) -> Option<State> {
+        let scenario = self.scenario;
+        let traffic = &scenario.traffic;
+        let is_in = |(from, until)| (from..until).contains(&now);
+        let is_up = |cycle: super::scenario::CrashLoop| now % cycle.period < cycle.up;
+        if traffic.pause.is_some_and(is_in) || !traffic.crash_loop.is_none_or(is_up) {
+            return None;
+        }
+        let mut state = self.state(Side::New, at, Some(now), common);
+        if let Some(warm_up) = &scenario.warm_up {
+            let left = warm_up.shape.left(age(traffic, at, now));
+            state.errors += warm_up.errors * left;
+            state.latency += (warm_up.latency * left).ln_1p();
+        }
+        let worse = match scenario.bad_node.as_ref().filter(|b| b.is_candidate && at == 0) {
+            Some(bad) => (bad.errors, bad.latency.ln()),
+            None => (1.0, 0.0),
+        };
+        let share = scenario.changed(now);
+        let change = &scenario.change;
+        state.errors_without = state.errors * worse.0;
+        state.errors = (state.errors + change.errors * share * state.wandered) * worse.0;
+        state.latency += worse.1;
+        state.slower = (1.0 + (change.latency - 1.0) * share).ln();
+        state.tail = change.tail.map(|(part, factor)| (part * share, factor.ln()));
+        Some(state)
+    }
+
+    /// What both versions have in common.
+    fn state(&mut self, side: Side, at: usize, now: Option<u32>, common: &Common) -> State {
+        let scenario = self.scenario;
+        let nodes = match side {
+            Side::Old => &mut self.old,
+            Side::New => &mut self.new,
+        };
+        let node = &mut nodes[at];
+        let (errors, latency, traffic) = (&scenario.errors, &scenario.latency, &scenario.traffic);
+        let outage = scenario.outage.as_ref().filter(|outage| {
+            now.is_some_and(|now| (outage.from..outage.until).contains(&now))
+        });
+        // A lognormal factor whose mean is one.
+        let centre = errors.wander * errors.wander;
+        let wander = (common.errors + node.wander.next(&mut self.rng) - centre).exp();
+        let wandered = node.errors * wander;
+        let ratio = errors.ratio * drifted(errors.drift, common.hours);
+        let fresh = latency.minute * normal(&mut self.rng);
+        State {
+            side,
+            at,
+            requests: traffic.per_s * 60.0 / f64::from(traffic.instances)
+                * drifted(traffic.drift, common.hours)
+                * node.load,
+            errors: (ratio + outage.map_or(0.0, |o| o.errors)) * wandered,
+            errors_without: 0.0,
+            wandered,
+            latency: MEDIAN_S.ln()
+                + common.latency
+                + node.latency
+                + fresh
+                + drifted(latency.drift, common.hours).ln()
+                + outage.map_or(0.0, |o| o.latency.ln()),
+            slower: 0.0,
+            tail: None,
+        }
+    }
+
+    /// Draws what an instance in that state counts, and who was harmed.
+    fn cell(&mut self, state: &State, now: Option<u32>, minute: &mut Minute) {
+        let scenario = self.scenario;
+        let rng = &mut self.rng;
+        let requests = poisson(state.requests, rng);
+        let ratio = state.errors.min(1.0);
+        let errors = failures(requests, ratio, scenario.errors.burst, rng);
+        let sampled = u64::from(scenario.telemetry.sampled.max(1));
+        let (seen, seen_errors) = match sampled {
+            1 => (requests, errors),
+            one_of => {
+                let chance = 1.0 / one_of as f64;
+                let bad = binomial(errors, chance, rng);
+                (bad + binomial(requests - errors, chance, rng), bad)
+            }
+        };
+        if seen == 0 {
+            return;
+        }
+        let slow = self.buckets.draw(seen, state, rng);
+        let node = match state.side {
+            Side::Old => &self.old[state.at],
+            Side::New => &self.new[state.at],
+        };
+        let weight = sampled as f64;
+        if now.is_some() && matches!(state.side, Side::New) {
+            let failed = requests as f64 * (ratio - state.errors_without.min(1.0));
+            minute.harmed += failed.max(0.0) + slow as f64 * weight;
+        }
+        minute.cells.push(Cell {
+            instance: node.name.clone(),
+            is_candidate: matches!(state.side, Side::New),
+            counts: Counts {
+                total: seen as f64 * weight,
+                errors: seen_errors as f64 * weight,
+            },
+            durations: self.buckets.histogram(weight),
+        });
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Side {
+    Old,
+    New,
+}
+
+/// What is alike for all instances in a minute.
+struct Common {
+    hours: f64,
+    errors: f64,
+    latency: f64,
+}
+
+/// What an instance is like in a minute.
+struct State {
+    side: Side,
+    at: usize,
+    /// Requests that are expected.
+    requests: f64,
+    /// The chance that one fails.
+    errors: f64,
+    /// The chance if the version had not changed.
+    errors_without: f64,
+    /// The factor of chance on the error ratio.
+    wandered: f64,
+    /// The log of the median latency, without the change.
+    latency: f64,
+    /// What the change adds to it.
+    slower: f64,
+    /// The share of requests that the change makes slower still, and what it adds to their log.
+    tail: Option<(f64, f64)>,
+}
+
+fn node(scenario: &Scenario, name: String, rng: &mut ChaCha8Rng) -> Node {
+    let lognormal = |deviation: f64, rng: &mut ChaCha8Rng| match deviation {
+        0.0 => 1.0,
+        _ => (deviation * normal(rng) - deviation * deviation / 2.0).exp(),
+    };
+    Node {
+        name: name.into(),
+        load: lognormal(scenario.traffic.uneven, rng),
+        errors: lognormal(scenario.errors.spread, rng),
+        latency: scenario.latency.spread * normal(rng),
+        wander: Wander::new(scenario.errors.wander),
+    }
+}
+
+/// The age in minutes of the candidate instance `at`; one that crashed begins anew.
+fn age(traffic: &Traffic, at: usize, now: u32) -> u32 {
+    let mut steps = traffic.steps.iter();
+    let started = steps.find(|(_, instances)| at < *instances as usize);
+    let age = now.saturating_sub(started.map_or(0, |(from, _)| *from));
+    traffic.crash_loop.map_or(age, |cycle| age % cycle.period)
+}
+
+/// A factor that reaches `by` after an hour and goes on as it did.
+fn drifted(by: f64, hours: f64) -> f64 {
+    (1.0 + (by - 1.0) * hours).max(0.05)
+}
+
+fn normal(rng: &mut ChaCha8Rng) -> f64 {
+    StandardNormal.sample(rng)
+}
+
+fn poisson(mean: f64, rng: &mut ChaCha8Rng) -> u64 {
+    match Poisson::new(mean) {
+        Ok(poisson) => poisson.sample(rng) as u64,
+        // Nothing comes of a mean of nothing.
+        Err(_) => 0,
+    }
+}
+
+fn binomial(tries: u64, chance: f64, rng: &mut ChaCha8Rng) -> u64 {
+    Binomial::new(tries, chance.clamp(0.0, 1.0)).map_or(0, |binomial| binomial.sample(rng))
+}
+
+/// Failures among requests; in bursts of `burst` on average, the number is the same on average.
+fn failures(requests: u64, ratio: f64, burst: f64, rng: &mut ChaCha8Rng) -> u64 {
+    if burst <= 1.0 {
+        return binomial(requests, ratio, rng);
+    }
+    let bursts = poisson(requests as f64 * ratio / burst, rng);
+    let Ok(more) = Geometric::new(1.0 / burst) else {
+        return 0;
+    };
+    let total: u64 = (0..bursts).map(|_| 1 + more.sample(rng)).sum();
+    total.min(requests)
+}
+
+/// Counts latencies by bucket.
+///
+/// A position is the log of a latency in buckets of schema 4, shifted by [`OFFSET`]; explicit
+/// bounds are positions too.
+struct Tally {
+    bounds: Arc<[f64]>,
+    /// The bounds' positions.
+    ends: Vec<f64>,
+    counts: Vec<u32>,
+    /// Requests so far, and the sum of their latencies.
+    total: u64,
+}
+
+/// The bucket of schema 4 that stands first: latencies from 15 µs to 64 s have their own.
+const OFFSET: i32 = -256;
+const WIDTH: usize = 352;
+
+impl Tally {
+    fn new(bounds: &[f64]) -> Self {
+        let per_ln = per_ln();
+        let width = if bounds.is_empty() {
+            WIDTH
+        } else {
+            bounds.len() + 1
+        };
+        Tally {
+            bounds: bounds.into(),
+            ends: bounds.iter().map(|bound| bound.ln() * per_ln).collect(),
+            counts: vec![0; width],
+            total: 0,
+        }
+    }
+
+    /// Draws the latencies of `requests` and answers how many are slow because of the change.
+    fn draw(&mut self, requests: u64, state: &State, rng: &mut ChaCha8Rng) -> u64 {
+        self.counts.fill(0);
+        self.total = requests;
+        let per_ln = per_ln();
+        let (centre, width) = (state.latency * per_ln, SIGMA * per_ln);
+        let slow = SLOW_S.ln() * per_ln;
+        let slower = state.slower * per_ln;
+        let mut harmed = 0;
+        let in_tail = state.tail.map_or(0, |(part, _)| binomial(requests, part, rng));
+        let tail = state.tail.map_or(0.0, |(_, more)| more * per_ln);
+        for nth in 0..requests {
+            let fresh: f64 = StandardNormal.sample(rng);
+            let without = centre + width * fresh;
+            let at = without + slower + if nth < in_tail { tail } else { 0.0 };
+            harmed += u64::from(at > slow && without <= slow);
+            let bucket = self.bucket(at);
+            if let Some(count) = self.counts.get_mut(bucket) {
+                *count += 1;
+            }
+        }
+        harmed
+    }
+
+    fn bucket(&self, at: f64) -> usize {
+        if self.ends.is_empty() {
+            // The bucket's index is that of its upper bound.
+            return ((at.ceil() as i32).saturating_sub(OFFSET)).clamp(0, WIDTH as i32 - 1) as usize;
+        }
+        self.ends.partition_point(|end| *end < at)
+    }
+
+    /// What was counted, each request standing for `weight`.
+    fn histogram(&self, weight: f64) -> Histogram {
+        let explicit = !self.ends.is_empty();
+        let offset = if explicit { 0 } else { OFFSET };
+        let counts = self.counts.iter().map(|count| f64::from(*count) * weight);
+        let positive = Buckets::from_dense(offset, counts);
+        let sum = positive.iter().map(|(at, count)| count * self.middle(at));
+        Histogram {
+            schema: if explicit { histogram::CUSTOM_SCHEMA } else { SCHEMA },
+            count: self.total as f64 * weight,
+            sum: sum.sum(),
+            custom_bounds: self.bounds.clone(),
+            positive,
+            ..Histogram::default()
+        }
+    }
+
+    /// About the middle of a bucket, in seconds.
+    fn middle(&self, at: i32) -> f64 {
+        if self.ends.is_empty() {
+            return ((f64::from(at) - 0.5) / per_ln()).exp();
+        }
+        let nth = usize::try_from(at).unwrap_or(0);
+        let last = self.bounds.last().copied().unwrap_or(0.0);
+        let upper = self.bounds.get(nth).copied().unwrap_or(last);
+        let below = nth.checked_sub(1).and_then(|below| self.bounds.get(below));
+        (upper + below.copied().unwrap_or(0.0)) / 2.0
+    }
+}
+
+/// Buckets of schema 4 for one unit of natural log.
+fn per_ln() -> f64 {
+    f64::from(SCHEMA).exp2() / std::f64::consts::LN_2
+}

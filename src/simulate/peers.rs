@@ -1,0 +1,165 @@
+//! What others would have done with the same telemetry.
+//!
+//! Each is a function of both versions' counts by minute that answers when it would have stopped
+//! the rollout. The thresholds are those of the tools' own documentation, and where the name says
+//! `tuned`, ones that suit the simulated service as somebody who knows it would choose them. None
+//! of them knows that a series is of one instance, so none is told.
+
+use slogate_series::Histogram;
+
+use super::generate::{Cell, Minute, Rollout};
+use super::scenario::CLASSIC_BOUNDS;
+use crate::source::blocks::Counts;
+
+mod fixed;
+mod sequential;
+
+/// Somebody else's procedure.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    /// Its name in options and tables.
+    pub(crate) name: &'static str,
+    /// What it does, in a sentence.
+    pub(crate) about: &'static str,
+    /// At the end of which minute it stops the rollout, counted from 1.
+    pub(crate) alarm: fn(&Arms) -> Option<u32>,
+}
+
+/// All peers, in the order of the table.
+pub(crate) const PEERS: &[Peer] = &[
+    Peer {
+        name: "flagger",
+        about: "Flagger with the thresholds of its documentation: at least 99 % success and a P99 \
+                of at most 500 ms, each minute; the fifth minute that is not stops it",
+        alarm: fixed::flagger,
+    },
+    Peer {
+        name: "flagger-tuned",
+        about: "the same with 99.5 % and 400 ms",
+        alarm: fixed::flagger_tuned,
+    },
+    Peer {
+        name: "argo",
+        about: "Argo Rollouts with the analysis of its documentation: at least 95 % success over \
+                5 minutes, each 5 minutes; the fourth failure stops it",
+        alarm: fixed::argo,
+    },
+    Peer {
+        name: "argo-tuned",
+        about: "the same with 99.5 % over each minute",
+        alarm: fixed::argo_tuned,
+    },
+    Peer {
+        name: "fisher",
+        about: "Fisher's exact test on all errors so far, at 5 %, again each minute",
+        alarm: sequential::fisher,
+    },
+    Peer {
+        name: "plain",
+        about: "the sequential tests of errors and latency at 1 % as they come: no tolerance, no \
+                warm-up, no regard for bursts or for differences between instances",
+        alarm: sequential::plain,
+    },
+];
+
+/// One version in one minute.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Arm {
+    /// Its requests.
+    pub(crate) counts: Counts,
+    /// Their durations in seconds.
+    pub(crate) durations: Histogram,
+}
+
+/// Both versions, minute by minute.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Arms {
+    /// The new version.
+    pub(crate) candidate: Vec<Arm>,
+    /// All instances of the old version.
+    pub(crate) baseline: Vec<Arm>,
+    /// As many instances of the old version as there are of the new one.
+    pub(crate) equal: Vec<Arm>,
+    /// The old version's durations from before the rollout.
+    pub(crate) past: Histogram,
+}
+
+impl Arms {
+    /// Sums up a rollout.
+    pub(crate) fn of(rollout: &Rollout) -> Arms {
+        let mut arms = Arms::default();
+        for minute in &rollout.minutes {
+            let (new, old): (Vec<&Cell>, Vec<&Cell>) =
+                minute.cells.iter().partition(|cell| cell.is_candidate);
+            let alike = old.len().saturating_sub(new.len());
+            arms.candidate.push(sum(&new));
+            arms.equal.push(sum(old.get(alike..).unwrap_or(&[])));
+            arms.baseline.push(sum(&old));
+        }
+        let before = rollout.history.iter().flat_map(|minute: &Minute| &minute.cells);
+        arms.past = sum(&before.collect::<Vec<_>>()).durations;
+        arms
+    }
+}
+
+fn sum(cells: &[&Cell]) -> Arm {
+    let mut cells = cells.iter();
+    let Some(first) = cells.next() else {
+        return Arm::default();
+    };
+    let mut arm = Arm {
+        counts: first.counts,
+        durations: first.durations.clone(),
+    };
+    for cell in cells {
+        arm.counts.total += cell.counts.total;
+        arm.counts.errors += cell.counts.errors;
+        arm.durations = arm.durations.add(&cell.durations);
+    }
+    arm
+}
+
+/// The share of requests that succeed; NaN without requests, as a ratio of rates would be.
+fn success(counts: Counts) -> f64 {
+    1.0 - counts.errors / counts.total
+}
+
+/// A quantile as a mesh's classic buckets would give it, interpolated evenly; NaN without
+/// requests.
+fn classic_quantile(durations: &Histogram, quantile: f64) -> f64 {
+    let rank = quantile * durations.count;
+    let (mut from, mut below) = (0.0, 0.0);
+    for bound in CLASSIC_BOUNDS {
+        let upto = durations.count_at_most(*bound);
+        if upto >= rank && upto > below {
+            return from + (bound - from) * (rank - below) / (upto - below);
+        }
+        (from, below) = (*bound, upto);
+    }
+    match durations.count > 0.0 {
+        true => from,
+        false => f64::NAN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use slogate_series::{Buckets, histogram::CUSTOM_SCHEMA};
+
+    use super::*;
+
+    #[test]
+    fn a_quantile_of_classic_buckets_is_prometheus_own() {
+        let durations = Histogram {
+            schema: CUSTOM_SCHEMA,
+            count: 100.0,
+            custom_bounds: CLASSIC_BOUNDS.into(),
+            // 90 up to 100 ms, 8 up to 250 ms, 2 up to 500 ms.
+            positive: Buckets::from_sorted(vec![(4, 90.0), (5, 8.0), (6, 2.0)]),
+            ..Histogram::default()
+        };
+        assert!((classic_quantile(&durations, 0.99) - 0.375).abs() < 1e-9);
+        assert!((classic_quantile(&durations, 0.45) - 0.075).abs() < 1e-9);
+        assert!(classic_quantile(&Histogram::default(), 0.99).is_nan());
+    }
+}
