@@ -9,6 +9,7 @@
 //! - [`demo`]: a simulated shop that ships a good release, then a bad one.
 //! - [`event`], [`gate`]: what a pipeline calls; [`client`]: how they ask.
 //! - [`policy`], [`verify`], [`config`]: look at files without a daemon.
+//! - [`simulate`]: how often a gate is wrong, and how soon right.
 //! - [`flags`]: the settings as flags; [`output`]: text or JSON.
 
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ mod gate;
 mod output;
 mod policy;
 mod serve;
+mod simulate;
 mod verify;
 
 /// How a command ends; part of the interface.
@@ -83,6 +85,7 @@ enum Command {
     Event(Box<event::EventArgs>),
     Gate(gate::GateArgs),
     Policy(policy::PolicyArgs),
+    Simulate(simulate::SimulateArgs),
     Verify(verify::VerifyArgs),
     Config(config::ConfigArgs),
     Completions(CompletionsArgs),
@@ -130,6 +133,7 @@ fn run(command: Command) -> Exit {
         Command::Event(args) => with_runtime(event::run(*args)),
         Command::Gate(args) => with_runtime(gate::run(args)),
         Command::Policy(args) => policy::run(&args),
+        Command::Simulate(args) => simulate::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Completions(args) => completions(args.shell),

@@ -4,7 +4,7 @@
 //! The rooms, from the top; `use` points only downwards, and a test holds that:
 //!
 //! ```text
-//! faces      cli        serve, event, gate, policy, config, verify, demo
+//! faces      cli        serve, event, gate, policy, simulate, config, verify, demo
 //!            server     listeners; HTTP and gRPC: OTLP, remote write, native and Prometheus API,
 //!                       health, our own metrics
 //! engines    status     what only slogate knows, as series in the store

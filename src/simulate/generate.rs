@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use rand::{Rng as _, SeedableRng as _};
+use rand::SeedableRng as _;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Binomial, Distribution as _, Geometric, Poisson, StandardNormal};
 use slogate_series::{Buckets, Histogram, histogram};
@@ -114,9 +114,7 @@ impl Wander {
         let fresh = normal(rng);
         let now = match self.at {
             None => fresh,
-            Some(before) => {
-                CORRELATION * before + (1.0 - CORRELATION * CORRELATION).sqrt() * fresh
-            }
+            Some(before) => CORRELATION * before + (1.0 - CORRELATION * CORRELATION).sqrt() * fresh,
         };
         self.at = Some(now);
         self.deviation * now
@@ -209,7 +207,11 @@ impl<'a> Generator<'a> {
             state.errors += warm_up.errors * left;
             state.latency += (warm_up.latency * left).ln_1p();
         }
-        let worse = match scenario.bad_node.as_ref().filter(|b| b.is_candidate && at == 0) {
+        let worse = match scenario
+            .bad_node
+            .as_ref()
+            .filter(|b| b.is_candidate && at == 0)
+        {
             Some(bad) => (bad.errors, bad.latency.ln()),
             None => (1.0, 0.0),
         };
@@ -219,7 +221,9 @@ impl<'a> Generator<'a> {
         state.errors = (state.errors + change.errors * share * state.wandered) * worse.0;
         state.latency += worse.1;
         state.slower = (1.0 + (change.latency - 1.0) * share).ln();
-        state.tail = change.tail.map(|(part, factor)| (part * share, factor.ln()));
+        state.tail = change
+            .tail
+            .map(|(part, factor)| (part * share, factor.ln()));
         Some(state)
     }
 
@@ -232,9 +236,10 @@ impl<'a> Generator<'a> {
         };
         let node = &mut nodes[at];
         let (errors, latency, traffic) = (&scenario.errors, &scenario.latency, &scenario.traffic);
-        let outage = scenario.outage.as_ref().filter(|outage| {
-            now.is_some_and(|now| (outage.from..outage.until).contains(&now))
-        });
+        let outage = scenario
+            .outage
+            .as_ref()
+            .filter(|outage| now.is_some_and(|now| (outage.from..outage.until).contains(&now)));
         // A lognormal factor whose mean is one.
         let centre = errors.wander * errors.wander;
         let wander = (common.errors + node.wander.next(&mut self.rng) - centre).exp();
@@ -433,7 +438,9 @@ impl Tally {
         let slow = SLOW_S.ln() * per_ln;
         let slower = state.slower * per_ln;
         let mut harmed = 0;
-        let in_tail = state.tail.map_or(0, |(part, _)| binomial(requests, part, rng));
+        let in_tail = state
+            .tail
+            .map_or(0, |(part, _)| binomial(requests, part, rng));
         let tail = state.tail.map_or(0.0, |(_, more)| more * per_ln);
         for nth in 0..requests {
             let fresh: f64 = StandardNormal.sample(rng);
@@ -464,7 +471,11 @@ impl Tally {
         let positive = Buckets::from_dense(offset, counts);
         let sum = positive.iter().map(|(at, count)| count * self.middle(at));
         Histogram {
-            schema: if explicit { histogram::CUSTOM_SCHEMA } else { SCHEMA },
+            schema: if explicit {
+                histogram::CUSTOM_SCHEMA
+            } else {
+                SCHEMA
+            },
             count: self.total as f64 * weight,
             sum: sum.sum(),
             custom_bounds: self.bounds.clone(),
@@ -489,4 +500,275 @@ impl Tally {
 /// Buckets of schema 4 for one unit of natural log.
 fn per_ln() -> f64 {
     f64::from(SCHEMA).exp2() / std::f64::consts::LN_2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simulate::catalogue::CATALOGUE;
+    use crate::simulate::scenario::{Shape, USUAL};
+
+    fn scenario(name: &str) -> &'static Scenario {
+        let found = CATALOGUE.iter().find(|scenario| scenario.name == name);
+        found.unwrap_or_else(|| panic!("there is no scenario {name}"))
+    }
+
+    fn rollouts(name: &str, count: u32) -> Vec<Rollout> {
+        let numbers = 0..count;
+        numbers
+            .map(|number| generate(scenario(name), 1, number))
+            .collect()
+    }
+
+    /// Requests and errors of the cells that `is` wants, by minute.
+    fn counts(rollouts: &[Rollout], is: impl Fn(u32, &Cell) -> bool) -> Counts {
+        let mut sum = Counts::default();
+        for rollout in rollouts {
+            for (at, minute) in (0..).zip(&rollout.minutes) {
+                for cell in minute.cells.iter().filter(|cell| is(at, cell)) {
+                    sum.total += cell.counts.total;
+                    sum.errors += cell.counts.errors;
+                }
+            }
+        }
+        sum
+    }
+
+    fn ratio(counts: Counts) -> f64 {
+        counts.errors / counts.total
+    }
+
+    fn harmed(name: &str, count: u32) -> f64 {
+        let rollouts = rollouts(name, count);
+        let minutes = rollouts.iter().flat_map(|rollout| &rollout.minutes);
+        minutes.map(|minute| minute.harmed).sum::<f64>() / f64::from(count)
+    }
+
+    #[track_caller]
+    fn close(found: f64, expected: f64, relative: f64) {
+        let off = (found - expected).abs();
+        assert!(
+            off <= relative * expected,
+            "{found} is not within {relative} of {expected}"
+        );
+    }
+
+    #[test]
+    fn the_same_seed_is_the_same_rollout_and_any_other_is_another() {
+        let same = |a: &Rollout, b: &Rollout| {
+            let cells = |r: &Rollout| -> Vec<(Counts, Histogram)> {
+                let minutes = r.history.iter().chain(&r.minutes);
+                let cells = minutes.flat_map(|minute| &minute.cells);
+                cells
+                    .map(|cell| (cell.counts, cell.durations.clone()))
+                    .collect()
+            };
+            cells(a) == cells(b)
+        };
+        let first = generate(&USUAL, 1, 0);
+        assert!(same(&first, &generate(&USUAL, 1, 0)));
+        assert!(!same(&first, &generate(&USUAL, 2, 0)));
+        assert!(!same(&first, &generate(&USUAL, 1, 1)));
+        let named = Scenario {
+            name: "another",
+            ..USUAL
+        };
+        assert!(!same(&first, &generate(&named, 1, 0)));
+    }
+
+    #[test]
+    fn the_usual_service_is_as_it_says() {
+        let rollouts = rollouts("AA", 12);
+        let new = counts(&rollouts, |_, cell| cell.is_candidate);
+        let old = counts(&rollouts, |_, cell| !cell.is_candidate);
+        close(new.total / 12.0, 300.0 * 60.0, 0.01);
+        close(old.total / 12.0, 5_700.0 * 60.0, 0.01);
+        close(ratio(old), 0.001, 0.08);
+        assert_eq!(rollouts[0].history.len(), 30);
+        assert!(
+            rollouts[0]
+                .history
+                .iter()
+                .all(|minute| minute.cells.len() == 20)
+        );
+
+        // The common noise of a rollout moves its quantiles; over many it averages out.
+        let cells = rollouts.iter().flat_map(|rollout| &rollout.minutes);
+        let mut all = Histogram::default();
+        for cell in cells.flat_map(|minute| &minute.cells).step_by(7) {
+            all = if all.count == 0.0 {
+                cell.durations.clone()
+            } else {
+                all.add(&cell.durations)
+            };
+        }
+        for (quantile, expected) in [(0.5, 0.060), (0.95, 0.180), (0.99, 0.284)] {
+            close(all.quantile(quantile).unwrap(), expected, 0.04);
+        }
+        close(
+            all.sum / all.count,
+            0.060 * (SIGMA * SIGMA / 2.0).exp(),
+            0.04,
+        );
+    }
+
+    /// Failures in bursts of geometric size vary 2m - 1 times as much as single ones.
+    #[test]
+    fn bursts_vary_as_much_as_they_should() {
+        let fano = |name: &str, ratio: f64| {
+            let rollouts = rollouts(name, 4);
+            let minutes = rollouts.iter().flat_map(|rollout| &rollout.minutes);
+            let cells: Vec<&Cell> = minutes.flat_map(|minute| &minute.cells).collect();
+            let squares = cells.iter().map(|cell| {
+                let expected = cell.counts.total * ratio;
+                (cell.counts.errors - expected).powi(2) / expected
+            });
+            squares.sum::<f64>() / cells.len() as f64
+        };
+        close(fano("AA_p0.5", 0.005), 1.0, 0.1);
+        close(fano("burst10", 0.005), 19.0, 0.15);
+    }
+
+    #[test]
+    fn a_warm_up_decays_with_the_age_of_each_instance() {
+        let rollouts_ = rollouts("warmup", 40);
+        for minute in [0, 2, 6] {
+            let found = counts(&rollouts_, |at, cell| at == minute && cell.is_candidate);
+            let left = (-(f64::from(minute) + 0.5) / 2.0).exp();
+            close(ratio(found), 0.001 + 0.05 * left, 0.15);
+        }
+        // At minute 20 two more instances are fresh, and the first two are warm.
+        let ramp = rollouts("warmup_ramp", 40);
+        let fresh = |name: &str| {
+            ratio(counts(&ramp, |at, cell| {
+                at == 20 && &*cell.instance == name
+            }))
+        };
+        close(fresh("new-3"), 0.001 + 0.05 * (-0.25f64).exp(), 0.2);
+        assert!(fresh("new-0") < 0.004);
+    }
+
+    #[test]
+    fn warm_ups_pass_as_their_shapes_say() {
+        assert_eq!(Shape::Plateau(4.0).left(3), 1.0);
+        assert_eq!(Shape::Plateau(4.0).left(4), 0.0);
+        assert_eq!(Shape::Linear(10.0).left(4), 0.55);
+        assert_eq!(Shape::Linear(10.0).left(12), 0.0);
+        close(Shape::Exponential(2.0).left(1), (-0.75f64).exp(), 1e-12);
+    }
+
+    #[test]
+    fn instances_are_replaced_step_by_step() {
+        let rollout = &rollouts("ramp_AA", 1)[0];
+        for (minute, candidates) in [(0, 1), (19, 1), (20, 2), (40, 10), (59, 10)] {
+            let cells = &rollout.minutes[minute].cells;
+            let new = cells.iter().filter(|cell| cell.is_candidate).count();
+            assert_eq!((new, cells.len()), (candidates, 20), "minute {minute}");
+        }
+    }
+
+    #[test]
+    fn sampled_requests_stand_for_all_and_vary_more() {
+        let rollouts = rollouts("sampled_AA", 6);
+        let all = counts(&rollouts, |_, _| true);
+        close(all.total / 6.0, 6_000.0 * 60.0, 0.01);
+        close(ratio(all), 0.001, 0.25);
+        let totals: Vec<f64> = rollouts
+            .iter()
+            .flat_map(|rollout| &rollout.minutes)
+            .flat_map(|minute| minute.cells.iter().map(|cell| cell.counts.total))
+            .collect();
+        let squares = totals
+            .iter()
+            .map(|total| (total - 300.0f64).powi(2) / 300.0);
+        close(squares.sum::<f64>() / totals.len() as f64, 10.0, 0.1);
+        let cell = &rollouts[0].minutes[0].cells[0];
+        assert_eq!(cell.durations.count, cell.counts.total);
+    }
+
+    #[test]
+    fn bad_nodes_outages_and_drifts_hit_whom_they_should() {
+        let of = |rollouts: &[Rollout], name: &str, minutes: std::ops::Range<u32>| {
+            let is = |at: u32, cell: &Cell| minutes.contains(&at) && &*cell.instance == name;
+            ratio(counts(rollouts, is))
+        };
+        let bad = rollouts("badnode_c", 4);
+        close(of(&bad, "new-0", 0..60), 0.02, 0.1);
+        assert!(of(&bad, "new-1", 0..60) < 0.004);
+        let bad = rollouts("badnode_b", 4);
+        close(of(&bad, "old-0", 0..60), 0.02, 0.1);
+        let spike = rollouts("spike_both", 4);
+        for name in ["old-3", "new-0"] {
+            close(of(&spike, name, 20..30), 0.031, 0.15);
+            assert!(of(&spike, name, 30..60) < 0.003);
+        }
+        let drift = rollouts("drift", 4);
+        let ends = |minutes: std::ops::Range<u32>| counts(&drift, |at, _| minutes.contains(&at));
+        let (early, late) = (ends(0..5), ends(55..60));
+        close(late.total / early.total, 1.96 / 1.04, 0.03);
+        close(ratio(late) / ratio(early), 2.92 / 1.08, 0.2);
+    }
+
+    #[test]
+    fn pauses_and_crash_loops_leave_gaps() {
+        let serves = |name: &str, minute: usize| {
+            let rollout = &rollouts(name, 1)[0];
+            rollout.minutes[minute]
+                .cells
+                .iter()
+                .any(|cell| cell.is_candidate)
+        };
+        assert!(serves("pause_AA", 14) && !serves("pause_AA", 15) && serves("pause_AA", 30));
+        assert!(serves("crash_loop", 1) && !serves("crash_loop", 2) && serves("crash_loop", 6));
+    }
+
+    /// Requests harmed in the whole hour, as the numbers of the scenario make them.
+    #[test]
+    fn harm_is_what_the_change_alone_does() {
+        close(harmed("err0.1-1", 4), 300.0 * 60.0 * 0.009, 0.03);
+        close(harmed("late0.1-1", 4), 300.0 * 30.0 * 0.009, 0.05);
+        close(harmed("crash30", 4), 300.0 * 60.0 * 0.299, 0.03);
+        // From 250 ms on with the factor 1.5: 3.75 % of requests more, 4.7 % after the noise.
+        close(harmed("p95+50", 8), 840.0, 0.12);
+        // 6 % of requests 5 times slower: more than half of those end above 250 ms.
+        close(harmed("tail+50", 8), 640.0, 0.08);
+        assert_eq!(harmed("warmup", 1), 0.0);
+        assert_eq!(harmed("badnode_c", 1), 0.0);
+    }
+
+    #[test]
+    fn classic_buckets_are_cumulative_to_the_same_quantiles() {
+        let rollout = &rollouts("classic_AA", 1)[0];
+        let mut all = Histogram::default();
+        for cell in rollout.minutes.iter().flat_map(|minute| &minute.cells) {
+            all = if all.count == 0.0 {
+                cell.durations.clone()
+            } else {
+                all.add(&cell.durations)
+            };
+        }
+        assert!(all.has_custom_bounds());
+        // 22.2 % of requests take longer than 100 ms.
+        close(1.0 - all.count_at_most(0.1) / all.count, 0.222, 0.1);
+    }
+
+    #[test]
+    fn every_scenario_has_its_own_name_and_serves_candidates() {
+        let mut names: Vec<&str> = CATALOGUE.iter().map(|scenario| scenario.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), CATALOGUE.len());
+        for scenario in CATALOGUE {
+            let last = scenario.candidates(MINUTES - 1);
+            assert!(scenario.candidates(0) > 0 && last <= scenario.traffic.instances);
+            let is_changed = scenario.change != USUAL.change;
+            let is_bad = scenario.onset().is_some();
+            assert!(
+                is_changed || !is_bad,
+                "{} is bad without a change",
+                scenario.name
+            );
+            assert!(!is_bad || scenario.onset() == Some(scenario.change.from));
+        }
+    }
 }

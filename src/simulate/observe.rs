@@ -1,10 +1,13 @@
 //! A rollout's telemetry as the judge gets to see it: minute by minute, in blocks.
 
-use slogate_series::Histogram;
+use std::collections::BTreeMap;
 
-use super::generate::{Cell, Minute};
+use super::generate::Minute;
+use super::peers::Arm;
 use super::scenario::Scenario;
-use crate::source::blocks::{Blocks, Counts, Gathered, Grid};
+use crate::judge::examine::Observed;
+use crate::policy::{CheckSpec, Gate};
+use crate::source::blocks::{Blocks, Gathered, Grid};
 
 /// A block is a minute.
 pub(crate) const BLOCK_MS: i64 = 60_000;
@@ -13,57 +16,68 @@ pub(crate) const BLOCK_MS: i64 = 60_000;
 pub(crate) const START_MS: i64 = 1_767_225_600_000;
 
 /// How long after the end of a minute its block is known to be complete.
-pub(crate) const SETTLE_MS: i64 = 10_000;
+const SETTLE_MS: i64 = 10_000;
 
 /// The versions' labels.
 pub(crate) const OLD: &str = "1.0";
 pub(crate) const NEW: &str = "2.0";
 
+/// When the block of the minute `number`, from 0, is complete.
+pub(crate) fn complete_ms(number: u32) -> i64 {
+    START_MS + (i64::from(number) + 1) * BLOCK_MS + SETTLE_MS
+}
+
 /// What a source would have answered so far.
 #[derive(Clone, Debug)]
 pub(crate) struct Seen {
     names_instances: bool,
-    /// Requests by version.
-    pub(crate) requests: Gathered<Counts>,
-    /// Durations by version.
-    pub(crate) durations: Gathered<Histogram>,
+    observed: Observed,
 }
 
 impl Seen {
-    /// Nothing yet.
-    pub(crate) fn new(scenario: &Scenario) -> Self {
+    /// Nothing yet, of all that the gate compares.
+    pub(crate) fn new(scenario: &Scenario, gate: &Gate) -> Self {
+        let mut observed = Observed::default();
+        for check in &gate.checks {
+            if let CheckSpec::Compare(compare) = &check.spec {
+                let kind = compare.span_kind.label();
+                observed.requests.insert(kind, Ok(nothing()));
+                observed.durations.insert(kind, Ok(nothing()));
+            }
+        }
         Seen {
             names_instances: scenario.telemetry.names_instances,
-            requests: nothing(),
-            durations: nothing(),
+            observed,
         }
     }
 
-    /// Adds what was counted in the minute `number`, from the start of the rollout; sums over
-    /// instances are in `old` and `new`.
-    pub(crate) fn add(&mut self, number: i64, minute: &Minute) {
-        for cell in &minute.cells {
-            self.add_cell(number, cell);
-        }
+    /// All of it.
+    pub(crate) fn observed(&self) -> &Observed {
+        &self.observed
     }
 
-    fn add_cell(&mut self, number: i64, cell: &Cell) {
-        let version = if cell.is_candidate { NEW } else { OLD };
+    /// Adds what was counted in the minute `number` from the start of the rollout, and its sums
+    /// over the instances of both versions.
+    pub(crate) fn add(&mut self, number: i64, minute: &Minute, old: &Arm, new: &Arm) {
         let block = START_MS / BLOCK_MS + number;
-        let end_ms = (block + 1) * BLOCK_MS;
-        if let Some(blocks) = self.requests.versions.get_mut(version) {
-            saw(blocks, end_ms);
-            let counts = blocks.by_block.entry(block).or_default();
-            counts.total += cell.counts.total;
-            counts.errors += cell.counts.errors;
-        }
-        if let Some(blocks) = self.durations.versions.get_mut(version) {
-            saw(blocks, end_ms);
-            let sum = match blocks.by_block.get(&block) {
-                Some(sum) => sum.add(&cell.durations),
-                None => cell.durations.clone(),
-            };
-            blocks.by_block.insert(block, sum);
+        for (version, sum) in [(OLD, old), (NEW, new)] {
+            let is_new = version == NEW;
+            if sum.counts.total <= 0.0 {
+                continue;
+            }
+            for requests in self.observed.requests.values_mut().flatten() {
+                let Some(blocks) = blocks_at(requests, version, block) else {
+                    continue;
+                };
+                blocks.by_block.insert(block, sum.counts);
+            }
+            for durations in self.observed.durations.values_mut().flatten() {
+                let Some(blocks) = blocks_at(durations, version, block) else {
+                    continue;
+                };
+                blocks.by_block.insert(block, sum.durations.clone());
+            }
+            let _ = (is_new, minute, self.names_instances);
         }
     }
 }
@@ -72,12 +86,34 @@ fn nothing<T>() -> Gathered<T> {
     let versions = [OLD, NEW].map(|version| (version.to_owned(), Blocks::default()));
     Gathered {
         grid: Grid { block_ms: BLOCK_MS },
-        versions: versions.into(),
+        versions: BTreeMap::from(versions),
         warnings: Vec::new(),
     }
 }
 
-fn saw<T>(blocks: &mut Blocks<T>, end_ms: i64) {
+/// The blocks of a version, which has just been seen in `block`.
+fn blocks_at<'g, T>(
+    gathered: &'g mut Gathered<T>,
+    version: &str,
+    block: i64,
+) -> Option<&'g mut Blocks<T>> {
+    let end_ms = (block + 1) * BLOCK_MS;
+    let blocks = gathered.versions.get_mut(version)?;
     blocks.newest_ms = blocks.newest_ms.max(end_ms);
     blocks.oldest_ms = blocks.oldest_ms.min(end_ms);
+    Some(blocks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_look_finds_the_newest_block_complete() {
+        let grid = Grid { block_ms: BLOCK_MS };
+        for number in [0, 1, 59] {
+            let end = grid.end(complete_ms(number));
+            assert_eq!(end, START_MS / BLOCK_MS + i64::from(number) + 1);
+        }
+    }
 }

@@ -7,7 +7,7 @@
 
 use slogate_series::Histogram;
 
-use super::generate::{Cell, Minute, Rollout};
+use super::generate::{Cell, Rollout};
 use super::scenario::CLASSIC_BOUNDS;
 use crate::source::blocks::Counts;
 
@@ -80,8 +80,8 @@ pub(crate) struct Arms {
     pub(crate) baseline: Vec<Arm>,
     /// As many instances of the old version as there are of the new one.
     pub(crate) equal: Vec<Arm>,
-    /// The old version's durations from before the rollout.
-    pub(crate) past: Histogram,
+    /// The old version before the rollout.
+    pub(crate) history: Vec<Arm>,
 }
 
 impl Arms {
@@ -96,8 +96,10 @@ impl Arms {
             arms.equal.push(sum(old.get(alike..).unwrap_or(&[])));
             arms.baseline.push(sum(&old));
         }
-        let before = rollout.history.iter().flat_map(|minute: &Minute| &minute.cells);
-        arms.past = sum(&before.collect::<Vec<_>>()).durations;
+        let before = rollout.history.iter();
+        arms.history = before
+            .map(|minute| sum(&minute.cells.iter().collect::<Vec<_>>()))
+            .collect();
         arms
     }
 }

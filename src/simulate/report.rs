@@ -177,7 +177,9 @@ impl Summary {
         };
         let delays = sorted(outcomes.iter().filter_map(delay));
         let passed_first = |outcome: &Outcome| {
-            outcome.pass.is_some_and(|pass| outcome.alarm.is_none_or(|alarm| pass < alarm))
+            outcome
+                .pass
+                .is_some_and(|pass| outcome.alarm.is_none_or(|alarm| pass < alarm))
         };
         let passes = outcomes.iter().filter(|outcome| passed_first(outcome));
         let mean = |of: &dyn Fn(&Outcome) -> f64| {
@@ -200,10 +202,7 @@ impl Summary {
             mean_delay_min: onset.map(|_| mean(&|outcome| delay(outcome).unwrap_or(MISSED))),
             mean_harmed: mean(&|outcome| outcome.harmed),
             pass_first_rate: share(&passed_first),
-            median_pass_min: percentile(
-                &sorted(passes.filter_map(|o| o.pass).map(f64::from)),
-                0.5,
-            ),
+            median_pass_min: percentile(&sorted(passes.filter_map(|o| o.pass).map(f64::from)), 0.5),
             suspect_rate: share(&|o| o.suspect.is_some() && o.alarm.is_none()),
         }
     }

@@ -78,7 +78,11 @@ pub(crate) fn run(plan: &Plan, mut done: impl FnMut(&Row)) -> Report {
         let mut results = Vec::with_capacity(plan.judges.len());
         for (at, judge) in plan.judges.iter().enumerate() {
             let of_judge = outcomes.iter().filter_map(|all| all.get(at).copied());
-            results.push(Summary::of(judge.name(), scenario.truth, of_judge.collect()));
+            results.push(Summary::of(
+                judge.name(),
+                scenario.truth,
+                of_judge.collect(),
+            ));
         }
         let row = Row::new(scenario, results);
         done(&row);
@@ -116,11 +120,10 @@ fn rollouts(plan: &Plan, scenario: &Scenario) -> Vec<Vec<Outcome>> {
 }
 
 fn judged(plan: &Plan, scenario: &Scenario, rollout: &Rollout) -> Vec<Outcome> {
-    let has_peers = plan.judges.iter().any(|judge| matches!(judge, Judge::Peer(_)));
-    let arms = if has_peers { Arms::of(rollout) } else { Arms::default() };
+    let arms = Arms::of(rollout);
     let judges = plan.judges.iter().map(|judge| {
         let mut outcome = match judge {
-            Judge::Slogate => ours::judge(&plan.gate, scenario, rollout),
+            Judge::Slogate => ours::judge(&plan.gate, scenario, rollout, &arms),
             Judge::Peer(peer) => Outcome {
                 alarm: (peer.alarm)(&arms),
                 ..Outcome::default()
@@ -134,5 +137,10 @@ fn judged(plan: &Plan, scenario: &Scenario, rollout: &Rollout) -> Vec<Outcome> {
 
 fn harmed(rollout: &Rollout, alarm: Option<u32>) -> f64 {
     let until = alarm.map_or(usize::MAX, |minute| minute as usize);
-    rollout.minutes.iter().take(until).map(|minute| minute.harmed).sum()
+    rollout
+        .minutes
+        .iter()
+        .take(until)
+        .map(|minute| minute.harmed)
+        .sum()
 }

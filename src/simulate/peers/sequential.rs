@@ -1,5 +1,6 @@
 //! Tests on all counts so far, each minute.
 
+use slogate_series::Histogram;
 use slogate_stats::buckets::{Boundaries, BucketCounts};
 use slogate_stats::combine::log_threshold;
 use slogate_stats::fisher::fisher_greater;
@@ -8,7 +9,6 @@ use slogate_stats::{
     BucketBlock, CountBlock, CountTest, CountTestParams, Direction, ExceedanceTest,
     ExceedanceTestParams,
 };
-use slogate_series::Histogram;
 
 use super::{Arm, Arms};
 use crate::source::blocks::Counts;
@@ -60,9 +60,11 @@ pub(crate) fn plain(arms: &Arms) -> Option<u32> {
         direction: Direction::Worse,
     })
     .ok()?;
-    let boundaries = boundaries(&arms.past)?;
-    // History that the test can't use is as good as none.
-    let _ = latency.learn(&boundaries, buckets(&arms.past));
+    let boundaries = boundaries(&arms.history.first()?.durations)?;
+    for arm in &arms.history {
+        // History that the test can't use is as good as none.
+        let _ = latency.learn(&boundaries, buckets(&arm.durations));
+    }
     let minutes = (1u32..).zip(arms.candidate.iter().zip(&arms.baseline));
     for (minute, (candidate, baseline)) in minutes {
         // A minute that a test refuses says nothing.
