@@ -3,14 +3,13 @@
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use super::Exit;
 use super::output;
-use crate::model::Glob;
+use crate::model::{Clock as _, Glob, SystemClock};
 use crate::policy::{self, Gate};
 use crate::simulate::{self, Judge, Plan, Scenario};
 
@@ -166,14 +165,14 @@ fn judges(names: &[String]) -> Result<Vec<Judge>, Refusal> {
 }
 
 fn simulate(plan: &Plan, args: &SimulateArgs) -> Exit {
-    let (began, mut done) = (Instant::now(), 0);
+    let (began_ms, mut done) = (SystemClock.now_ms(), 0);
     let report = simulate::run(plan, |row| {
         done += 1;
         output::remark(format_args!(
-            "{done}/{} {} ({:.0} s)",
+            "{done}/{} {} ({} s)",
             plan.scenarios.len(),
             row.scenario,
-            began.elapsed().as_secs_f64()
+            (SystemClock.now_ms() - began_ms) / 1000
         ));
     });
     match args.output {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::generate::Minute;
+use super::generate::{Cell, Minute};
 use super::peers::Arm;
 use super::scenario::Scenario;
 use crate::judge::examine::Observed;
@@ -60,24 +60,56 @@ impl Seen {
     /// over the instances of both versions.
     pub(crate) fn add(&mut self, number: i64, minute: &Minute, old: &Arm, new: &Arm) {
         let block = START_MS / BLOCK_MS + number;
-        for (version, sum) in [(OLD, old), (NEW, new)] {
-            let is_new = version == NEW;
-            if sum.counts.total <= 0.0 {
-                continue;
-            }
-            for requests in self.observed.requests.values_mut().flatten() {
-                let Some(blocks) = blocks_at(requests, version, block) else {
-                    continue;
-                };
-                blocks.by_block.insert(block, sum.counts);
-            }
-            for durations in self.observed.durations.values_mut().flatten() {
-                let Some(blocks) = blocks_at(durations, version, block) else {
-                    continue;
-                };
-                blocks.by_block.insert(block, sum.durations.clone());
-            }
-            let _ = (is_new, minute, self.names_instances);
+        let named = match self.names_instances {
+            true => minute.cells.as_slice(),
+            false => &[],
+        };
+        for requests in self.observed.requests.values_mut().flatten() {
+            add(
+                requests,
+                block,
+                named,
+                [old, new],
+                |arm| &arm.counts,
+                |cell| &cell.counts,
+            );
+        }
+        for durations in self.observed.durations.values_mut().flatten() {
+            add(
+                durations,
+                block,
+                named,
+                [old, new],
+                |arm| &arm.durations,
+                |cell| &cell.durations,
+            );
+        }
+    }
+}
+
+/// Adds a block's sums of both versions, and the parts of the instances that are named.
+fn add<T: Clone>(
+    gathered: &mut Gathered<T>,
+    block: i64,
+    named: &[Cell],
+    sums: [&Arm; 2],
+    of_arm: impl Fn(&Arm) -> &T,
+    of_cell: impl Fn(&Cell) -> &T,
+) {
+    let end_ms = (block + 1) * BLOCK_MS;
+    for ((version, arm), is_new) in [OLD, NEW].into_iter().zip(sums).zip([false, true]) {
+        let Some(blocks) = gathered.versions.get_mut(version) else {
+            continue;
+        };
+        if arm.counts.total <= 0.0 {
+            continue;
+        }
+        blocks.newest_ms = blocks.newest_ms.max(end_ms);
+        blocks.oldest_ms = blocks.oldest_ms.min(end_ms);
+        blocks.by_block.insert(block, of_arm(arm).clone());
+        for cell in named.iter().filter(|cell| cell.is_candidate == is_new) {
+            let instance = blocks.instances.entry(cell.instance.clone()).or_default();
+            instance.by_block.insert(block, of_cell(cell).clone());
         }
     }
 }
@@ -89,19 +121,6 @@ fn nothing<T>() -> Gathered<T> {
         versions: BTreeMap::from(versions),
         warnings: Vec::new(),
     }
-}
-
-/// The blocks of a version, which has just been seen in `block`.
-fn blocks_at<'g, T>(
-    gathered: &'g mut Gathered<T>,
-    version: &str,
-    block: i64,
-) -> Option<&'g mut Blocks<T>> {
-    let end_ms = (block + 1) * BLOCK_MS;
-    let blocks = gathered.versions.get_mut(version)?;
-    blocks.newest_ms = blocks.newest_ms.max(end_ms);
-    blocks.oldest_ms = blocks.oldest_ms.min(end_ms);
-    Some(blocks)
 }
 
 #[cfg(test)]

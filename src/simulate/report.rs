@@ -155,7 +155,7 @@ impl Row {
 
 impl Summary {
     /// Sums up the outcomes of one judge in one scenario.
-    pub(crate) fn of(judge: &'static str, truth: Truth, outcomes: Vec<Outcome>) -> Summary {
+    pub(crate) fn of(judge: &'static str, truth: Truth, outcomes: &[Outcome]) -> Summary {
         let count = outcomes.len();
         let share = |is: &dyn Fn(&Outcome) -> bool| {
             outcomes.iter().filter(|outcome| is(outcome)).count() as f64 / count.max(1) as f64
@@ -280,7 +280,7 @@ mod tests {
             outcome(Some(41), None),
             outcome(None, Some(50)),
         ];
-        let found = Summary::of("x", Truth::Bad { onset: 30 }, outcomes);
+        let found = Summary::of("x", Truth::Bad { onset: 30 }, &outcomes);
         assert_eq!(found.alarm_rate, 0.75);
         assert_eq!(found.false_alarm_rate, 0.25);
         assert_eq!(found.detection_rate, Some(0.5));
@@ -295,10 +295,10 @@ mod tests {
     #[test]
     fn in_a_benign_rollout_every_alarm_is_false() {
         let outcomes = vec![outcome(Some(1), None), outcome(None, None)];
-        let found = Summary::of("x", Truth::Benign, outcomes);
+        let found = Summary::of("x", Truth::Benign, &outcomes);
         assert_eq!((found.alarm_rate, found.false_alarm_rate), (0.5, 0.5));
         assert_eq!((found.detection_rate, found.mean_delay_min), (None, None));
-        let nothing = Summary::of("x", Truth::Benign, Vec::new());
+        let nothing = Summary::of("x", Truth::Benign, &[]);
         assert_eq!((nothing.alarm_rate, nothing.alarm_rate_high), (0.0, 1.0));
     }
 

@@ -78,11 +78,8 @@ pub(crate) fn run(plan: &Plan, mut done: impl FnMut(&Row)) -> Report {
         let mut results = Vec::with_capacity(plan.judges.len());
         for (at, judge) in plan.judges.iter().enumerate() {
             let of_judge = outcomes.iter().filter_map(|all| all.get(at).copied());
-            results.push(Summary::of(
-                judge.name(),
-                scenario.truth,
-                of_judge.collect(),
-            ));
+            let of_judge: Vec<Outcome> = of_judge.collect();
+            results.push(Summary::of(judge.name(), scenario.truth, &of_judge));
         }
         let row = Row::new(scenario, results);
         done(&row);

@@ -324,7 +324,7 @@ mod tests {
                 harmed: 3.0,
                 ..Outcome::default()
             };
-            Summary::of(judge, truth, vec![outcome])
+            Summary::of(judge, truth, &[outcome])
         };
         let row = |scenario, truth, ours, theirs| Row {
             scenario,

@@ -81,7 +81,12 @@ fn commands(block: &Block) -> Vec<String> {
 /// The exit code a reader gets who has a daemon and no telemetry; `None` for what a test can't
 /// or needn't run here: it is run by other tests, or builds and removes things.
 fn expected_exit(command: &str) -> Option<i32> {
-    let elsewhere = ["slogate serve", "slogate demo", "slogate verify"];
+    let elsewhere = [
+        "slogate serve",
+        "slogate demo",
+        "slogate verify",
+        "slogate simulate --rollouts",
+    ];
     if elsewhere.iter().any(|prefix| command.starts_with(prefix)) {
         return None;
     }
