@@ -49,6 +49,7 @@ mod coverage;
 mod errors;
 pub(crate) mod examine;
 mod latency;
+mod outlook;
 mod threshold;
 mod watcher;
 mod words;

@@ -1,5 +1,7 @@
 //! Numbers in words, as a person at 3 a.m. wants to read them.
 
+use crate::model::time::humanize_ms;
+
 /// A share as percent with as many digits as it needs: `0.13 %`, `1.9 %`, `42 %`.
 pub(crate) fn percent(share: f64) -> String {
     let percent = share * 100.0;
@@ -55,6 +57,42 @@ pub(crate) fn seconds(value: f64) -> String {
     format!("{} s", trim(value, 2))
 }
 
+/// A difference of shares in percentage points: `0.4 points`, `1 point`.
+pub(crate) fn points(share: f64) -> String {
+    let figure = percent(share);
+    let figure = figure.trim_end_matches(" %");
+    match figure {
+        "1" => "1 point".to_owned(),
+        _ => format!("{figure} points"),
+    }
+}
+
+/// Traffic by the unit in which it is a handful: `3 requests a second`, `40 requests a minute`.
+pub(crate) fn per_second(rate: f64) -> String {
+    let (value, unit) = match rate {
+        rate if rate >= 0.95 => (rate, "a second"),
+        rate if rate >= 0.95 / 60.0 => (rate * 60.0, "a minute"),
+        rate => (rate * 3600.0, "an hour"),
+    };
+    match count(value).as_str() {
+        "0" => format!("less than one request {unit}"),
+        "1" => format!("1 request {unit}"),
+        value => format!("{value} requests {unit}"),
+    }
+}
+
+/// A time to come, no finer than an estimate is: `40s`, `14m`, `3h 20m`, `2d`.
+pub(crate) fn about(seconds: f64) -> String {
+    let step = match seconds {
+        seconds if seconds < 95.0 => 10.0,
+        seconds if seconds < 5_700.0 => 60.0,
+        seconds if seconds < 36.0 * 3600.0 => 600.0,
+        seconds if seconds < 1e8 => 86_400.0,
+        _ => return "years".to_owned(),
+    };
+    humanize_ms(((seconds / step).ceil().max(1.0) * step * 1000.0) as i64)
+}
+
 fn trim(value: f64, digits: usize) -> String {
     let text = format!("{value:.digits$}");
     let text = if text.contains('.') {
@@ -102,5 +140,32 @@ mod tests {
             [seconds(0.18), seconds(1.25), seconds(0.0123)],
             ["180 ms", "1.25 s", "12.3 ms"]
         );
+    }
+
+    #[test]
+    fn estimates_are_no_finer_than_they_are() {
+        let times = [
+            (0.0, "10s"),
+            (33.0, "40s"),
+            (801.0, "14m"),
+            (11_900.0, "3h 20m"),
+            (150_000.0, "2d"),
+            (1e9, "years"),
+        ];
+        for (seconds, text) in times {
+            assert_eq!(about(seconds), text);
+        }
+        let rates = [
+            (3.2, "3 requests a second"),
+            (0.05, "3 requests a minute"),
+            (1.0 / 60.0, "1 request a minute"),
+            (0.002, "7 requests an hour"),
+            (1e-6, "less than one request an hour"),
+            (1234.0, "1,234 requests a second"),
+        ];
+        for (rate, text) in rates {
+            assert_eq!(per_second(rate), text);
+        }
+        assert_eq!([points(0.004), points(0.01)], ["0.4 points", "1 point"]);
     }
 }

@@ -1,0 +1,358 @@
+//! What an undecided check can still be expected to show, and when.
+//!
+//! "Not yet" is an answer a person has to plan with, so it comes with an estimate: how much longer
+//! a pass takes, and how large a regression has to be for the rollout to show it at all before
+//! `decideWithin` is over. The estimate is for a candidate that is as good as its baseline, with
+//! the traffic, the baseline's rate and the dispersion seen so far; it scatters, by half or more
+//! where a decision hangs on a handful of events, and no answer rests on it.
+//!
+//! - **Time to a pass** continues from the evidence there is: evidence that has gone the other way
+//!   has to be won back first. It is at least the time until `minEvents` are there. Where no
+//!   requests arrive, or the histogram's buckets are too coarse to tell the margin from nothing,
+//!   there is no estimate.
+//! - **The smallest rise that can be detected** is what would fail the check with a probability
+//!   of 80 % by the end, with all requests until then. It is never below what `worseBy`
+//!   tolerates, and for latency not below what instances differ by. Before both sides have had
+//!   requests there is none.
+
+use slogate_series::Histogram;
+use slogate_stats::CountTestParams;
+use slogate_stats::Direction;
+use slogate_stats::plan::{
+    Power, Prospect, Shares, Tail, Traffic, smallest_rise, smallest_slowdown,
+};
+
+use super::words;
+use crate::model::time::humanize_ms;
+use crate::policy::Margin;
+
+/// With what probability a regression has to show to be called detectable.
+const POWER: f64 = 0.8;
+
+/// Where a check stands.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Standing {
+    /// Requests to the candidate and to the baseline that count as evidence.
+    pub(crate) totals: (f64, f64),
+    /// Requests a second now.
+    pub(crate) traffic: Traffic,
+    /// Without so many requests to the candidate there is no pass.
+    pub(crate) min_events: u64,
+    /// How much the evidence is discounted for bursts.
+    pub(crate) dispersion: f64,
+    /// Evidence for a pass now, and the level it has to reach.
+    pub(crate) log_e_not_worse: f64,
+    pub(crate) log_e_pass_at: f64,
+    /// The check's share of the gate's false alarms, as a level.
+    pub(crate) log_e_fail_at: f64,
+    /// Until `decideWithin` is over.
+    pub(crate) left_ms: i64,
+    /// The whole of `decideWithin`.
+    pub(crate) decide_within_ms: i64,
+}
+
+/// The estimate.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Outlook {
+    /// Seconds until a pass can be expected.
+    pub(crate) seconds_to_pass: Option<f64>,
+    /// The smallest rise over the baseline that would show, in the indicator's unit.
+    pub(crate) smallest_detectable: Option<f64>,
+    /// Both in words.
+    pub(crate) sentence: String,
+}
+
+impl Standing {
+    /// The outlook of a check on error ratios; `baseline` is events and requests of all that is
+    /// known of the baseline.
+    pub(crate) fn on_errors(
+        &self,
+        baseline: (f64, f64),
+        worse_by: &Margin,
+        pass_within: &Margin,
+    ) -> Outlook {
+        // Half an event in five hundred requests keeps the rate above nothing while little is
+        // known.
+        let rate = ((baseline.0 + 0.5) / (baseline.1 + 500.0)).clamp(0.0, 1.0);
+        let params = |margin: &Margin, direction| CountTestParams {
+            ratio: 1.0 + margin.relative.unwrap_or(0.0),
+            difference: margin.absolute.unwrap_or(0.0),
+            dispersion: self.dispersion,
+            direction,
+        };
+        // What no test accepts, a parsed policy can't hold.
+        let within = params(pass_within, Direction::NotWorse);
+        let prospect = Prospect::of_counts(&within, self.traffic, rate, rate);
+        let beyond = params(worse_by, Direction::Worse);
+        let (mine, theirs) = self.totals_at_end();
+        let rise = smallest_rise(&beyond, mine, theirs, rate, self.power());
+        self.outlook(prospect.ok().flatten(), rise.ok().flatten(), words::points)
+    }
+
+    /// The outlook of a check on a latency quantile. `baseline` is all that is known of the
+    /// baseline's durations; the margins are relative to its quantile; `spread` is by how much
+    /// instances make the two sides differ, as a standard deviation on a log scale.
+    pub(crate) fn on_latency(
+        &self,
+        baseline: &Histogram,
+        quantile: f64,
+        worse_by: f64,
+        pass_within: f64,
+        spread: f64,
+    ) -> Outlook {
+        let at = baseline.quantile(quantile);
+        let known = at.filter(|at| *at > 0.0 && at.is_finite() && baseline.count > 0.0);
+        let Some(at) = known else {
+            return self.outlook(None, None, words::seconds);
+        };
+        let above = |seconds: f64| 1.0 - baseline.count_at_most(seconds) / baseline.count;
+        let shares = Shares {
+            baseline: above(at),
+            candidate: above(at * (1.0 + pass_within)),
+        };
+        let direction = Direction::NotWorse;
+        let prospect = Prospect::of_exceedances(self.traffic, shares, self.dispersion, direction);
+
+        // A slope over a tenth, which is wider than any fine bucket.
+        const STEP: f64 = 1.1;
+        let further = above(at * STEP).max(0.5 / baseline.count);
+        let tail = Tail {
+            share: shares.baseline,
+            slope: (shares.baseline / further).ln() / STEP.ln(),
+            dispersion: self.dispersion,
+            spread,
+        };
+        let (mine, theirs) = self.totals_at_end();
+        let slowdown = smallest_slowdown(worse_by, mine, theirs, tail, self.power());
+        let rise = slowdown.ok().flatten().map(|slowdown| slowdown * at);
+        self.outlook(prospect.ok().flatten(), rise, words::seconds)
+    }
+
+    fn power(&self) -> Power {
+        Power {
+            alpha: (-self.log_e_fail_at).exp().min(0.5),
+            power: POWER,
+        }
+    }
+
+    fn totals_at_end(&self) -> (f64, f64) {
+        let left_s = seconds(self.left_ms);
+        let at_end = |total: f64, per_second: f64| total + left_s * per_second;
+        (
+            at_end(self.totals.0, self.traffic.candidate_per_second),
+            at_end(self.totals.1, self.traffic.baseline_per_second),
+        )
+    }
+
+    fn outlook(
+        &self,
+        prospect: Option<Prospect>,
+        rise: Option<f64>,
+        in_words: fn(f64) -> String,
+    ) -> Outlook {
+        let evidence = prospect.and_then(|prospect| {
+            prospect.seconds_between(self.log_e_not_worse, self.log_e_pass_at)
+        });
+        let missing = (self.min_events as f64 - self.totals.0).max(0.0);
+        let per_second = self.traffic.candidate_per_second;
+        let events = (per_second > 0.0).then(|| missing / per_second);
+        let seconds_to_pass = evidence.zip(events).map(|(a, b)| a.max(b));
+        let sentence = format!(
+            "{} {}",
+            self.when(seconds_to_pass),
+            self.how_small(rise, in_words)
+        );
+        Outlook {
+            seconds_to_pass,
+            smallest_detectable: rise,
+            sentence,
+        }
+    }
+
+    fn when(&self, seconds_to_pass: Option<f64>) -> String {
+        let per_second = self.traffic.candidate_per_second;
+        if per_second <= 0.0 {
+            return "No requests reach the new version now, so nothing more can be shown.".into();
+        }
+        if self.traffic.baseline_per_second <= 0.0 {
+            return "Nothing more is known of the baseline now, so nothing more can be shown."
+                .into();
+        }
+        let at = format!("At {} to the new version", words::per_second(per_second));
+        match seconds_to_pass {
+            None => format!("{at} no time is enough for a pass with this margin."),
+            Some(more) if more <= seconds(self.left_ms) => {
+                format!("{at} a pass takes about {} more.", words::about(more))
+            }
+            Some(more) => format!(
+                "{at} a pass would take about {} more, longer than the {} left.",
+                words::about(more),
+                humanize_ms(self.left_ms)
+            ),
+        }
+    }
+
+    fn how_small(&self, rise: Option<f64>, in_words: fn(f64) -> String) -> String {
+        let within = humanize_ms(self.decide_within_ms);
+        match rise {
+            Some(rise) => format!(
+                "Within {within} a rise of {} can be seen, a smaller one can't.",
+                in_words(rise)
+            ),
+            None => format!("Within {within} no rise can be seen."),
+        }
+    }
+}
+
+fn seconds(ms: i64) -> f64 {
+    ms.max(0) as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use slogate_series::{Buckets, histogram};
+
+    fn standing(candidate_per_second: f64, baseline_per_second: f64) -> Standing {
+        Standing {
+            totals: (candidate_per_second * 600.0, baseline_per_second * 600.0),
+            traffic: Traffic {
+                candidate_per_second,
+                baseline_per_second,
+            },
+            min_events: 50,
+            dispersion: 1.0,
+            log_e_not_worse: 0.0,
+            log_e_pass_at: 20.0_f64.ln(),
+            log_e_fail_at: 200.0_f64.ln(),
+            left_ms: 3_000_000,
+            decide_within_ms: 3_600_000,
+        }
+    }
+
+    fn margin(relative: f64, absolute: f64) -> Margin {
+        Margin {
+            relative: Some(relative),
+            absolute: Some(absolute),
+        }
+    }
+
+    fn errors(standing: &Standing) -> Outlook {
+        standing.on_errors((100.0, 100_000.0), &margin(0.1, 0.0), &margin(0.5, 0.002))
+    }
+
+    #[test]
+    fn says_how_long_and_how_small() {
+        let found = errors(&standing(3.0, 57.0));
+        let more = found.seconds_to_pass.expect("reached");
+        assert!(more > 300.0 && more < 3_000.0, "{found:?}");
+        let rise = found.smallest_detectable.expect("shows");
+        assert!(rise > 0.000_1 && rise < 0.01, "{found:?}");
+        let start = "At 3 requests a second to the new version a pass takes about ";
+        assert!(found.sentence.starts_with(start), "{}", found.sentence);
+        assert!(
+            found.sentence.contains("Within 1h a rise of 0."),
+            "{}",
+            found.sentence
+        );
+        assert!(
+            found
+                .sentence
+                .ends_with(" points can be seen, a smaller one can't.")
+        );
+    }
+
+    #[test]
+    fn little_traffic_is_said_to_be_too_little() {
+        let found = errors(&standing(0.05, 0.95));
+        assert!(
+            found
+                .sentence
+                .starts_with("At 3 requests a minute to the new version a pass would take about "),
+            "{}",
+            found.sentence
+        );
+        assert!(
+            found.sentence.contains("longer than the 50m left"),
+            "{}",
+            found.sentence
+        );
+        let none = errors(&standing(0.0, 9.0));
+        assert_eq!(
+            (none.seconds_to_pass, none.smallest_detectable),
+            (None, None)
+        );
+        assert!(
+            none.sentence.starts_with("No requests reach"),
+            "{}",
+            none.sentence
+        );
+        let alone = errors(&standing(9.0, 0.0));
+        assert!(
+            alone
+                .sentence
+                .starts_with("Nothing more is known of the baseline")
+        );
+    }
+
+    #[test]
+    fn more_traffic_shortens_and_sharpens() {
+        let (few, many) = (errors(&standing(2.0, 38.0)), errors(&standing(20.0, 380.0)));
+        assert!(many.seconds_to_pass < few.seconds_to_pass);
+        assert!(many.smallest_detectable < few.smallest_detectable);
+        let bursts = Standing {
+            dispersion: 4.0,
+            ..standing(20.0, 380.0)
+        };
+        assert!(errors(&bursts).seconds_to_pass > many.seconds_to_pass);
+        let nearly = Standing {
+            log_e_not_worse: 2.5,
+            ..standing(20.0, 380.0)
+        };
+        assert!(errors(&nearly).seconds_to_pass < many.seconds_to_pass);
+        let there = Standing {
+            log_e_not_worse: 9.0,
+            min_events: 24_000,
+            ..nearly
+        };
+        assert_eq!(
+            errors(&there).seconds_to_pass,
+            Some(600.0),
+            "minEvents are missing"
+        );
+    }
+
+    /// Latencies that thin out by an eighth from bucket to bucket of 4.4 %.
+    fn durations(total: f64) -> Histogram {
+        let low = histogram::bucket_index(4, 0.05);
+        let share = |at: i32| 0.125 * 0.875f64.powi(at);
+        let buckets = (0..60).map(|at| (low + at, (total * share(at)).floor()));
+        let buckets: Vec<_> = buckets.collect();
+        Histogram {
+            schema: 4,
+            count: buckets.iter().map(|(_, count)| count).sum(),
+            positive: Buckets::from_sorted(buckets),
+            ..Histogram::default()
+        }
+    }
+
+    #[test]
+    fn latency_is_in_seconds_and_no_better_than_its_margin() {
+        let known = durations(100_000.0);
+        let at = known.quantile(0.95).expect("has observations");
+        let found = standing(5.0, 95.0).on_latency(&known, 0.95, 0.05, 0.2, 0.0);
+        let rise = found.smallest_detectable.expect("shows");
+        assert!(rise > 0.05 * at && rise < 0.2 * at, "{found:?}");
+        assert!(
+            found.seconds_to_pass.is_some_and(|more| more > 10.0),
+            "{found:?}"
+        );
+        let spread = standing(5.0, 95.0).on_latency(&known, 0.95, 0.05, 0.2, 0.1);
+        assert!(spread.smallest_detectable > found.smallest_detectable);
+        let unknown = standing(5.0, 95.0).on_latency(&Histogram::default(), 0.95, 0.05, 0.2, 0.0);
+        assert_eq!(
+            (unknown.seconds_to_pass, unknown.smallest_detectable),
+            (None, None)
+        );
+    }
+}
