@@ -274,10 +274,32 @@ fn sentence(
             humanize_ms(gate.decide_within_ms),
             said(Outcome::Inconclusive)
         ),
-        _ => format!("{who}: not decided after {age}. {}", said(Outcome::Inconclusive)),
+        _ => format!(
+            "{who}: not decided after {age}{}. {}",
+            expected_pass(gate, checks, age_ms),
+            said(Outcome::Inconclusive)
+        ),
     }
     .trim_end()
     .to_owned()
+}
+
+/// When a pass can be expected, where every check that stands in its way has an estimate.
+fn expected_pass(gate: &Gate, checks: &[CheckResult], age_ms: i64) -> String {
+    let mut waiting = checks
+        .iter()
+        .filter(|check| check.required && check.verdict != Outcome::Pass);
+    let soak_s = (gate.soak_ms - age_ms).max(0) as f64 / 1000.0;
+    let latest = waiting.try_fold(soak_s, |latest, check| {
+        let more = check.evidence.expected_seconds_to_pass?;
+        Some(latest.max(more))
+    });
+    match latest {
+        Some(more) if more * 1000.0 <= (gate.decide_within_ms - age_ms) as f64 => {
+            format!(", a pass can be expected in about {}", words::about(more))
+        }
+        _ => String::new(),
+    }
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use slogate_series::Histogram;
 
 use super::Subject;
 use super::compare::Look;
+use super::outlook;
 use crate::model::{CheckResult, Deployment};
 use crate::policy::{CheckSpec, CompareCheck, CompareSli, Gate};
 use crate::source::Mapping;
@@ -106,7 +107,11 @@ impl Examination {
         };
         let checks = self.gate.checks.iter();
         let answers = checks.filter_map(|check| match &check.spec {
-            CheckSpec::Compare(compare) => Some(look.compare(check, compare)),
+            CheckSpec::Compare(compare) => {
+                let mut answer = look.compare(check, compare);
+                outlook::add_to(&mut answer, &look, check, compare);
+                Some(answer)
+            }
             _ => None,
         });
         answers.collect()

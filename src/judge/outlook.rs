@@ -22,12 +22,108 @@ use slogate_stats::plan::{
     Power, Prospect, Shares, Tail, Traffic, smallest_rise, smallest_slowdown,
 };
 
+use super::compare::Look;
 use super::words;
 use crate::model::time::humanize_ms;
-use crate::policy::Margin;
+use crate::model::{BaselineKind, CheckResult, Outcome, Reason};
+use crate::policy::{Check, CompareCheck, CompareSli, Margin};
+use crate::source::blocks::{Blocks, Gathered};
 
 /// With what probability a regression has to show to be called detectable.
 const POWER: f64 = 0.8;
+
+/// How many blocks say what the traffic is now.
+const RECENT_BLOCKS: i64 = 5;
+
+/// By how much latencies of instances are taken to differ, as a standard deviation on a log scale.
+const INSTANCE_SPREAD: f64 = 0.03;
+
+/// Adds the outlook to an answer that more data could change into a pass.
+pub(crate) fn add_to(
+    answer: &mut CheckResult,
+    look: &Look<'_>,
+    check: &Check,
+    compare: &CompareCheck,
+) {
+    let waits = matches!(
+        answer.reason,
+        Reason::NotYetDecided | Reason::InsufficientData | Reason::WarmingUp
+    );
+    if answer.verdict != Outcome::Inconclusive || !waits {
+        return;
+    }
+    let kind = compare.span_kind.label();
+    let outlook = match compare.sli {
+        CompareSli::ErrorRatio => on_errors(answer, look, check, compare, kind),
+        CompareSli::Duration { quantile } => {
+            on_latency(answer, look, check, compare, (kind, quantile))
+        }
+    };
+    let Some(outlook) = outlook else { return };
+    answer.evidence.expected_seconds_to_pass = outlook.seconds_to_pass;
+    answer.evidence.smallest_detectable = outlook.smallest_detectable;
+    answer.message.push(' ');
+    answer.message.push_str(&outlook.sentence);
+}
+
+fn on_errors(
+    answer: &CheckResult,
+    look: &Look<'_>,
+    check: &Check,
+    compare: &CompareCheck,
+    kind: &str,
+) -> Option<Outlook> {
+    let gathered = look.observed.requests.get(kind)?.as_ref().ok()?;
+    let standing = Standing::of(answer, look, check, compare, gathered, |c| c.total)?;
+    let theirs = sides(answer, look, gathered)?.1;
+    let known = theirs.by_block.values();
+    let (bad, all) = known.fold((0.0, 0.0), |(x, n), c| (x + c.errors, n + c.total));
+    Some(standing.on_errors((bad, all), &compare.worse_by, &compare.pass_within))
+}
+
+fn on_latency(
+    answer: &CheckResult,
+    look: &Look<'_>,
+    check: &Check,
+    compare: &CompareCheck,
+    (kind, quantile): (&str, f64),
+) -> Option<Outlook> {
+    let gathered = look.observed.durations.get(kind)?.as_ref().ok()?;
+    let standing = Standing::of(answer, look, check, compare, gathered, |h| h.count)?;
+    let theirs = sides(answer, look, gathered)?.1;
+    let mut newest = theirs
+        .by_block
+        .values()
+        .rev()
+        .take(3 * RECENT_BLOCKS as usize);
+    let first = newest.next()?.clone();
+    let baseline = newest.fold(first, |sum, next| sum.add(next));
+    let at = baseline.quantile(quantile).filter(|at| *at > 0.0);
+    let relative = |margin: &Margin| {
+        let absolute = margin.absolute.zip(at).map_or(0.0, |(s, at)| s / at);
+        (margin.relative.unwrap_or(0.0) + absolute).min(100.0)
+    };
+    let (worse_by, pass_within) = (relative(&compare.worse_by), relative(&compare.pass_within));
+    Some(standing.on_latency(&baseline, quantile, worse_by, pass_within, INSTANCE_SPREAD))
+}
+
+/// The blocks of the candidate and of the baseline it was compared with.
+fn sides<'d, T>(
+    answer: &CheckResult,
+    look: &Look<'_>,
+    gathered: &'d Gathered<T>,
+) -> Option<(&'d Blocks<T>, &'d Blocks<T>)> {
+    let candidate = look.subject.deployment.artifact.version.as_deref()?;
+    let baseline = answer
+        .evidence
+        .baseline
+        .as_ref()?
+        .artifact
+        .version
+        .as_deref()?;
+    let of = |version: &str| gathered.versions.get(version);
+    Some((of(candidate)?, of(baseline)?))
+}
 
 /// Where a check stands.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +141,8 @@ pub(crate) struct Standing {
     pub(crate) log_e_pass_at: f64,
     /// The check's share of the gate's false alarms, as a level.
     pub(crate) log_e_fail_at: f64,
+    /// How much longer the candidate warms up, and nothing counts for a pass.
+    pub(crate) warming_ms: i64,
     /// Until `decideWithin` is over.
     pub(crate) left_ms: i64,
     /// The whole of `decideWithin`.
@@ -63,6 +161,59 @@ pub(crate) struct Outlook {
 }
 
 impl Standing {
+    /// `None` where something is not known that any outlook needs.
+    fn of<T>(
+        answer: &CheckResult,
+        look: &Look<'_>,
+        check: &Check,
+        compare: &CompareCheck,
+        gathered: &Gathered<T>,
+        total: impl Fn(&T) -> f64,
+    ) -> Option<Standing> {
+        let (mine, theirs) = sides(answer, look, gathered)?;
+        let (evidence, grid) = (&answer.evidence, gathered.grid);
+        let end = grid.end(look.now_ms);
+        // The baseline of history brings as much with each of the candidate's blocks.
+        let their_end = match evidence.baseline.as_ref()?.kind {
+            BaselineKind::Concurrent => end,
+            BaselineKind::Historical => grid.block_of(look.from_ms + 1),
+        };
+        let per_second = |blocks: &Blocks<T>, end: i64| {
+            let first = blocks.by_block.keys().next().copied().unwrap_or(end);
+            let from = first.max(end - RECENT_BLOCKS);
+            let seen: f64 = blocks
+                .by_block
+                .range(from..end.max(from))
+                .map(|(_, t)| total(t))
+                .sum();
+            let seconds = (end - from) as f64 * grid.block_ms as f64 / 1000.0;
+            if seconds > 0.0 { seen / seconds } else { 0.0 }
+        };
+        let age_ms = look.now_ms - look.from_ms;
+        Some(Standing {
+            totals: (
+                evidence.candidate_counts?.total,
+                evidence.baseline_counts?.total,
+            ),
+            traffic: Traffic {
+                candidate_per_second: per_second(mine, end),
+                baseline_per_second: per_second(theirs, their_end),
+            },
+            min_events: compare.min_events,
+            dispersion: evidence.dispersion.unwrap_or(1.0).max(1.0),
+            log_e_not_worse: evidence.log_e_not_worse.unwrap_or(0.0),
+            log_e_pass_at: look.log_pass_at(),
+            log_e_fail_at: look.log_fail_at(check),
+            warming_ms: match answer.reason {
+                Reason::WarmingUp => (look.gate.warm_up_ms - age_ms).max(0),
+                _ => 0,
+            },
+            left_ms: look.gate.decide_within_ms - age_ms,
+            decide_within_ms: look.gate.decide_within_ms,
+        })
+        .filter(|standing| standing.left_ms > 0)
+    }
+
     /// The outlook of a check on error ratios; `baseline` is events and requests of all that is
     /// known of the baseline.
     pub(crate) fn on_errors(
@@ -156,7 +307,8 @@ impl Standing {
         let missing = (self.min_events as f64 - self.totals.0).max(0.0);
         let per_second = self.traffic.candidate_per_second;
         let events = (per_second > 0.0).then(|| missing / per_second);
-        let seconds_to_pass = evidence.zip(events).map(|(a, b)| a.max(b));
+        let warming_s = seconds(self.warming_ms);
+        let seconds_to_pass = evidence.zip(events).map(|(a, b)| warming_s + a.max(b));
         let sentence = format!(
             "{} {}",
             self.when(seconds_to_pass),
@@ -225,6 +377,7 @@ mod tests {
             log_e_not_worse: 0.0,
             log_e_pass_at: 20.0_f64.ln(),
             log_e_fail_at: 200.0_f64.ln(),
+            warming_ms: 0,
             left_ms: 3_000_000,
             decide_within_ms: 3_600_000,
         }

@@ -431,6 +431,34 @@ async fn a_pass_waits_for_the_soak_and_the_deadline_decides_in_words() {
     }
 }
 
+/// Five minutes in, ten requests a second: too early to pass, and what to expect is said.
+#[tokio::test]
+async fn an_undecided_answer_says_how_long_it_takes_and_what_it_cannot_see() {
+    let shop = shop(&[
+        Traffic::of("1", T0 - HOUR),
+        Traffic::of("2", T0).requests(50.0).errors(0.1),
+    ]);
+    let verdict = look(&gate(ERRORS), &shop, 5 * MINUTE).await;
+    assert_eq!(verdict.reason, Reason::NotYetDecided, "{}", verdict.message);
+    let evidence = &verdict.checks[0].evidence;
+    let more = evidence.expected_seconds_to_pass.expect("an estimate");
+    assert!(more > 60.0 && more < 25.0 * 60.0, "{more}");
+    let rise = evidence.smallest_detectable.expect("an estimate");
+    assert!(rise > 0.001 && rise < 0.02, "{rise}");
+    for says in [
+        "not decided after 5m, a pass can be expected in about ",
+        "At 10 requests a second to the new version a pass takes about ",
+        "Within 30m a rise of ",
+    ] {
+        assert!(verdict.message.contains(says), "{}", verdict.message);
+    }
+    // The estimate was not far off: a pass came by twice that time.
+    let later_ms = 5 * MINUTE + 2 * (more * 1000.0) as i64;
+    let later = look(&gate(ERRORS), &shop, later_ms.min(29 * MINUTE)).await;
+    assert_eq!(later.verdict, Outcome::Pass, "{}", later.message);
+    assert_eq!(later.checks[0].evidence.expected_seconds_to_pass, None);
+}
+
 /// A release that reports nothing must not go on because nothing was shown against it, nor be
 /// rolled back for it.
 #[tokio::test]

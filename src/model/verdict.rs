@@ -256,6 +256,12 @@ pub struct Evidence {
     pub log_e_pass_at: Option<f64>,
     /// How much burstier than independent events the baseline is; 1 is not at all.
     pub dispersion: Option<f64>,
+    /// How many seconds more a pass takes at the traffic there is, for a candidate as good as its
+    /// baseline: an estimate, for checks that are not decided yet.
+    pub expected_seconds_to_pass: Option<f64>,
+    /// The smallest rise over the baseline's rate (or quantile, in seconds) that the rollout can be
+    /// expected to show by its end: an estimate, for checks that are not decided yet.
+    pub smallest_detectable: Option<f64>,
     /// The query as it was asked, for query and coverage checks.
     pub query: Option<String>,
     /// Its answer.
