@@ -109,7 +109,7 @@ impl Examination {
         let answers = checks.filter_map(|check| match &check.spec {
             CheckSpec::Compare(compare) => {
                 let mut answer = look.compare(check, compare);
-                outlook::add_to(&mut answer, &look, check, compare);
+                outlook::add_to(&mut answer, &look, compare);
                 Some(answer)
             }
             _ => None,

@@ -26,7 +26,7 @@ use super::compare::Look;
 use super::words;
 use crate::model::time::humanize_ms;
 use crate::model::{BaselineKind, CheckResult, Outcome, Reason};
-use crate::policy::{Check, CompareCheck, CompareSli, Margin};
+use crate::policy::{CompareCheck, CompareSli, Margin};
 use crate::source::blocks::{Blocks, Gathered};
 
 /// With what probability a regression has to show to be called detectable.
@@ -39,12 +39,7 @@ const RECENT_BLOCKS: i64 = 5;
 const INSTANCE_SPREAD: f64 = 0.03;
 
 /// Adds the outlook to an answer that more data could change into a pass.
-pub(crate) fn add_to(
-    answer: &mut CheckResult,
-    look: &Look<'_>,
-    check: &Check,
-    compare: &CompareCheck,
-) {
+pub(crate) fn add_to(answer: &mut CheckResult, look: &Look<'_>, compare: &CompareCheck) {
     let waits = matches!(
         answer.reason,
         Reason::NotYetDecided | Reason::InsufficientData | Reason::WarmingUp
@@ -54,10 +49,8 @@ pub(crate) fn add_to(
     }
     let kind = compare.span_kind.label();
     let outlook = match compare.sli {
-        CompareSli::ErrorRatio => on_errors(answer, look, check, compare, kind),
-        CompareSli::Duration { quantile } => {
-            on_latency(answer, look, check, compare, (kind, quantile))
-        }
+        CompareSli::ErrorRatio => on_errors(answer, look, compare, kind),
+        CompareSli::Duration { quantile } => on_latency(answer, look, compare, (kind, quantile)),
     };
     let Some(outlook) = outlook else { return };
     answer.evidence.expected_seconds_to_pass = outlook.seconds_to_pass;
@@ -69,12 +62,11 @@ pub(crate) fn add_to(
 fn on_errors(
     answer: &CheckResult,
     look: &Look<'_>,
-    check: &Check,
     compare: &CompareCheck,
     kind: &str,
 ) -> Option<Outlook> {
     let gathered = look.observed.requests.get(kind)?.as_ref().ok()?;
-    let standing = Standing::of(answer, look, check, compare, gathered, |c| c.total)?;
+    let standing = Standing::of(answer, look, compare, gathered, |c| c.total)?;
     let theirs = sides(answer, look, gathered)?.1;
     let known = theirs.by_block.values();
     let (bad, all) = known.fold((0.0, 0.0), |(x, n), c| (x + c.errors, n + c.total));
@@ -84,12 +76,11 @@ fn on_errors(
 fn on_latency(
     answer: &CheckResult,
     look: &Look<'_>,
-    check: &Check,
     compare: &CompareCheck,
     (kind, quantile): (&str, f64),
 ) -> Option<Outlook> {
     let gathered = look.observed.durations.get(kind)?.as_ref().ok()?;
-    let standing = Standing::of(answer, look, check, compare, gathered, |h| h.count)?;
+    let standing = Standing::of(answer, look, compare, gathered, |h| h.count)?;
     let theirs = sides(answer, look, gathered)?.1;
     let mut newest = theirs
         .by_block
@@ -165,7 +156,6 @@ impl Standing {
     fn of<T>(
         answer: &CheckResult,
         look: &Look<'_>,
-        check: &Check,
         compare: &CompareCheck,
         gathered: &Gathered<T>,
         total: impl Fn(&T) -> f64,
@@ -202,8 +192,12 @@ impl Standing {
             min_events: compare.min_events,
             dispersion: evidence.dispersion.unwrap_or(1.0).max(1.0),
             log_e_not_worse: evidence.log_e_not_worse.unwrap_or(0.0),
-            log_e_pass_at: look.log_pass_at(),
-            log_e_fail_at: look.log_fail_at(check),
+            log_e_pass_at: evidence
+                .log_e_pass_at
+                .unwrap_or(-look.gate.false_passes.ln()),
+            log_e_fail_at: evidence
+                .log_e_fail_at
+                .unwrap_or(-look.gate.false_alarms.ln()),
             warming_ms: match answer.reason {
                 Reason::WarmingUp => (look.gate.warm_up_ms - age_ms).max(0),
                 _ => 0,
