@@ -8,6 +8,7 @@
 //!            server     listeners; HTTP and gRPC: OTLP, remote write, native and Prometheus API,
 //!                       health, our own metrics
 //! engines    status     what only slogate knows, as series in the store
+//!            rehearse   tests of policies: made-up telemetry in, expected verdicts out
 //!            simulate   made-up rollouts through the judge and through what others do
 //!            judge      policy x deployment x source x now -> verdict; the watcher of active deployments
 //!            sli        deployment SLIs M1-M7, from the deployments and a source
@@ -52,6 +53,7 @@ pub mod model;
 pub mod outbound;
 pub mod policy;
 pub mod record;
+pub mod rehearse;
 pub mod server;
 pub mod simulate;
 pub mod sli;

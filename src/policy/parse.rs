@@ -42,7 +42,7 @@ pub(super) fn parse_with_places(file_name: &str, text: &str) -> Result<Vec<Place
         name: file_name.to_owned(),
         text: text.to_owned(),
     };
-    let (documents, mut mistakes) = reader::documents(Arc::new(file), home);
+    let (documents, mut mistakes) = reader::documents(&Arc::new(file), home);
     if documents.is_empty() && mistakes.is_empty() {
         let help = "write a document of `kind: Gate`, or remove the file";
         mistakes.add(

@@ -29,9 +29,9 @@ pub(crate) type Home = fn(&str) -> Option<&'static str>;
 
 /// The documents of a file, and what is wrong with its YAML; `home` knows the keys of its
 /// language.
-pub(crate) fn documents(file: Arc<SourceFile>, home: Home) -> (Vec<Node>, Mistakes) {
+pub(crate) fn documents(file: &Arc<SourceFile>, home: Home) -> (Vec<Node>, Mistakes) {
     let mut mistakes = Mistakes {
-        file: Arc::clone(&file),
+        file: Arc::clone(file),
         home,
         items: Vec::new(),
         dropped: 0,

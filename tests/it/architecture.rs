@@ -9,6 +9,7 @@ const ROWS: &[&[&str]] = &[
     &["cli"],
     &["server"],
     &["status"],
+    &["rehearse"],
     &["simulate"],
     &["judge"],
     &["sli"],

@@ -130,6 +130,9 @@ fn every_command_shown_works() {
         folder.join("my-gates.yaml"),
     )
     .unwrap();
+    let tests = fs::read_to_string(root().join("rules/canary.test.yaml")).unwrap();
+    let tests = tests.replace("policies: [canary.yaml]", "policies: [my-gates.yaml]");
+    fs::write(folder.join("my-gates.test.yaml"), tests).unwrap();
     let mut ran = 0;
     for block in blocks().iter().filter(|block| block.language == "sh") {
         for command in commands(block) {
@@ -176,6 +179,37 @@ fn every_settings_file_shown_is_valid() {
         checked += 1;
     }
     assert!(checked >= 1);
+}
+
+/// Blocks of a page that name a file in their first line are those files, in one folder.
+#[test]
+fn every_policy_test_shown_passes() {
+    let dir = tempfile::tempdir().unwrap();
+    for block in blocks() {
+        let first = block.text.lines().next().unwrap_or_default();
+        let name = first
+            .strip_prefix("# ")
+            .filter(|name| name.ends_with(".yaml"));
+        if let Some(name) = name.filter(|_| block.place.starts_with("policy-tests.md")) {
+            fs::write(dir.path().join(name), &block.text).unwrap();
+        }
+    }
+    let output = binary()
+        .args(["policy", "test"])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let shown = fs::read_to_string(root().join("docs/policy-tests.md")).unwrap();
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(
+        shown.contains(said.as_ref()),
+        "the page shows another answer than\n{said}"
+    );
 }
 
 #[test]

@@ -20,6 +20,7 @@ mod harness;
 mod inputs;
 mod lifecycle;
 mod peers;
+mod policy_test;
 mod prometheus;
 mod prometheus_api;
 mod remote_write;
