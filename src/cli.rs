@@ -8,7 +8,7 @@
 //! - [`serve`]: the daemon; [`daemon`]: how the rooms are put together.
 //! - [`demo`]: a simulated shop that ships a good release, then a bad one.
 //! - [`event`], [`gate`]: what a pipeline calls; [`client`]: how they ask.
-//! - [`policy`], [`verify`], [`config`]: look at files without a daemon.
+//! - [`policy`], [`backtest`], [`verify`], [`config`]: look at files without a daemon.
 //! - [`simulate`]: how often a gate is wrong, and how soon right.
 //! - [`flags`]: the settings as flags; [`output`]: text or JSON.
 
@@ -19,6 +19,7 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::config::value::parse_duration_ms;
 
+mod backtest;
 mod client;
 mod config;
 mod daemon;
@@ -86,6 +87,7 @@ enum Command {
     Gate(gate::GateArgs),
     Policy(policy::PolicyArgs),
     Simulate(simulate::SimulateArgs),
+    Backtest(backtest::BacktestArgs),
     Verify(verify::VerifyArgs),
     Config(config::ConfigArgs),
     Completions(CompletionsArgs),
@@ -134,6 +136,7 @@ fn run(command: Command) -> Exit {
         Command::Gate(args) => with_runtime(gate::run(args)),
         Command::Policy(args) => policy::run(&args),
         Command::Simulate(args) => simulate::run(&args),
+        Command::Backtest(args) => backtest::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Completions(args) => completions(args.shell),

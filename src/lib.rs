@@ -4,12 +4,13 @@
 //! The rooms, from the top; `use` points only downwards, and a test holds that:
 //!
 //! ```text
-//! faces      cli        serve, event, gate, policy, simulate, config, verify, demo
+//! faces      cli        serve, event, gate, policy, simulate, backtest, config, verify, demo
 //!            server     listeners; HTTP and gRPC: OTLP, remote write, native and Prometheus API,
 //!                       health, our own metrics
 //! engines    status     what only slogate knows, as series in the store
 //!            rehearse   tests of policies: made-up telemetry in, expected verdicts out
 //!            simulate   made-up rollouts through the judge and through what others do
+//!            backtest   recorded rollouts judged over again: readers, replay, reports
 //!            judge      policy x deployment x source x now -> verdict; the watcher of active deployments
 //!            sli        deployment SLIs M1-M7, from the deployments and a source
 //!            policy     the rules language: parse, validate, explain
@@ -42,6 +43,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backtest;
 pub mod cli;
 pub mod config;
 pub mod deploy;

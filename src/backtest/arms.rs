@@ -51,7 +51,10 @@ enum By {
         names: BTreeMap<String, String>,
     },
     /// By which copies are new.
-    Instances { label: String, new: BTreeSet<String> },
+    Instances {
+        label: String,
+        new: BTreeSet<String>,
+    },
     /// By time.
     Time { start_ms: i64 },
 }
@@ -77,7 +80,10 @@ impl Arms {
             },
             By::Instances { label, new } => match labels.get(label) {
                 Some(value) if new.contains(value) => Belongs::To(&self.candidate),
-                Some(_) => self.baseline.as_deref().map_or(Belongs::Nowhere, Belongs::To),
+                Some(_) => self
+                    .baseline
+                    .as_deref()
+                    .map_or(Belongs::Nowhere, Belongs::To),
                 None => Belongs::Nowhere,
             },
             By::Time { start_ms } => Belongs::Split(*start_ms),
@@ -146,7 +152,11 @@ impl<'a> Values<'a> {
             let Some(first) = one.samples.first() else {
                 continue;
             };
-            for label in one.labels.iter().filter(|label| label.name.as_ref() != "__name__") {
+            for label in one
+                .labels
+                .iter()
+                .filter(|label| label.name.as_ref() != "__name__")
+            {
                 let seen = values.entry(&label.name).or_default();
                 let since = seen.entry(&label.value).or_insert(first.t_ms);
                 *since = first.t_ms.min(*since);
@@ -194,7 +204,9 @@ fn label_with<'a>(labels: &Values<'a>, versions: &[String]) -> Option<(&'a str, 
                     continue;
                 }
                 let is_status = words::STATUS_LABELS.contains(&label) || label == "le";
-                let found = labels.get(label).find(|(value, _)| likeness(value, version) >= wanted);
+                let found = labels
+                    .get(label)
+                    .find(|(value, _)| likeness(value, version) >= wanted);
                 if let (Some((value, _)), false) = (found, is_status) {
                     return Some((label, value));
                 }
@@ -211,7 +223,10 @@ fn by_candidate(labels: &Values<'_>, hints: &Hints) -> Option<Arms> {
     if value != candidate {
         names.insert(value.to_owned(), candidate.clone());
     }
-    let others = labels.get(label).map(|(other, _)| other).filter(|other| *other != value);
+    let others = labels
+        .get(label)
+        .map(|(other, _)| other)
+        .filter(|other| *other != value);
     let others: Vec<&str> = others.collect();
     let said = hints.baseline.iter().find_map(|version| {
         let other = others.iter().max_by_key(|other| likeness(other, version))?;
@@ -246,7 +261,9 @@ fn by_side(labels: &Values<'_>, hints: &Hints) -> Option<Arms> {
         let is_known = SIDE_LABELS.contains(&label) || VERSION_LABELS.contains(&label);
         let side = |side: Side| -> Vec<&str> {
             let values = labels.get(label).map(|(value, _)| value);
-            values.filter(|value| words::side_in(label, value) == Some(side)).collect()
+            values
+                .filter(|value| words::side_in(label, value) == Some(side))
+                .collect()
         };
         let (new, old) = (side(Side::Candidate), side(Side::Baseline));
         // One side alone may be a word that means something else here.
@@ -347,9 +364,13 @@ fn natural(text: &str) -> Vec<(u64, String)> {
     let mut parts = Vec::new();
     let mut rest = text;
     while !rest.is_empty() {
-        let words = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let words = rest
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(rest.len());
         let (word, after) = rest.split_at(words);
-        let digits = after.find(|c: char| !c.is_ascii_digit()).unwrap_or(after.len());
+        let digits = after
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(after.len());
         let (number, after) = after.split_at(digits);
         parts.push((number.parse().unwrap_or(0), word.to_owned()));
         rest = after;
@@ -452,22 +473,37 @@ mod tests {
         ];
         let arms = find(&all, &["4.2.0"], &[], None);
         assert_eq!(sides(&all, &arms), ["4.2.0", "false"]);
-        let all = [series(0, &[("app", "shop-canary")]), series(0, &[("app", "shop-primary")])];
+        let all = [
+            series(0, &[("app", "shop-canary")]),
+            series(0, &[("app", "shop-primary")]),
+        ];
         let arms = find(&all, &[], &[], None);
         assert_eq!(arms.candidate, "shop-canary");
     }
 
     #[test]
     fn without_names_the_newest_value_of_a_version_label_is_new() {
-        let all = [series(9, &[("version", "a")]), series(0, &[("version", "b")])];
+        let all = [
+            series(9, &[("version", "a")]),
+            series(0, &[("version", "b")]),
+        ];
         let arms = find(&all, &[], &[], None);
-        assert_eq!((arms.candidate.as_str(), arms.baseline.as_deref()), ("a", Some("b")));
-        let all = [series(0, &[("version", "1.10")]), series(0, &[("version", "1.9")])];
+        assert_eq!(
+            (arms.candidate.as_str(), arms.baseline.as_deref()),
+            ("a", Some("b"))
+        );
+        let all = [
+            series(0, &[("version", "1.10")]),
+            series(0, &[("version", "1.9")]),
+        ];
         assert_eq!(find(&all, &[], &[], None).candidate, "1.10");
         // The candidate sent nothing.
         let all = [series(0, &[("version", "1.9")])];
         let arms = find(&all, &["2.0"], &["1.9"], Some(5));
-        assert_eq!((arms.candidate.as_str(), arms.baseline.as_deref()), ("2.0", Some("1.9")));
+        assert_eq!(
+            (arms.candidate.as_str(), arms.baseline.as_deref()),
+            ("2.0", Some("1.9"))
+        );
         assert_eq!(sides(&all, &arms), ["1.9"]);
     }
 

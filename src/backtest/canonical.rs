@@ -60,7 +60,10 @@ struct Made<'a> {
 impl Made<'_> {
     fn requests(&mut self, recording: &Recording, requests: &Requests) {
         let places = |places: &[usize]| -> Vec<&Series> {
-            places.iter().filter_map(|at| recording.series.get(*at)).collect()
+            places
+                .iter()
+                .filter_map(|at| recording.series.get(*at))
+                .collect()
         };
         let totals = places(&requests.series);
         let kind = requests.kind;
@@ -78,8 +81,12 @@ impl Made<'_> {
                 let matched = Matched::new(&totals, &failing);
                 for (at, one) in totals.iter().enumerate() {
                     let points = running(one, requests.form);
-                    let own: Vec<Vec<Point>> = matched.of(at).map(|f| running(f, requests.form)).collect();
-                    let bad: Vec<Point> = points.iter().map(|p| (p.0, p.1, sum_at(&own, p.0))).collect();
+                    let own: Vec<Vec<Point>> =
+                        matched.of(at).map(|f| running(f, requests.form)).collect();
+                    let bad: Vec<Point> = points
+                        .iter()
+                        .map(|p| (p.0, p.1, sum_at(&own, p.0)))
+                        .collect();
                     let good: Vec<Point> = match beside {
                         true => points,
                         false => without(&points, &bad),
@@ -113,7 +120,11 @@ impl Made<'_> {
 
     fn durations(&mut self, recording: &Recording, durations: &Durations) {
         let unit_s = durations.unit_s;
-        for one in durations.series.iter().filter_map(|at| recording.series.get(*at)) {
+        for one in durations
+            .series
+            .iter()
+            .filter_map(|at| recording.series.get(*at))
+        {
             let status = if is_failed(&one.labels) { ERROR } else { UNSET };
             let (name, le) = match one.labels.get("le") {
                 Some(le) => (format!("{DURATION}_bucket"), Some(scaled_bound(le, unit_s))),
@@ -179,7 +190,9 @@ impl Made<'_> {
             });
         };
         // Who asks may say its version by a label of its own.
-        let caller = CALLER_VERSION_LABELS.iter().find_map(|label| own.get(label));
+        let caller = CALLER_VERSION_LABELS
+            .iter()
+            .find_map(|label| own.get(label));
         match (arms.of(own), caller) {
             (Belongs::To(version), _) => put(version, samples),
             (Belongs::Nowhere, Some(version)) => put(version, samples),
@@ -189,7 +202,10 @@ impl Made<'_> {
                 let (before, _) = samples.split_at(at);
                 // The last sample before is what the first one after counts from.
                 let (_, after) = samples.split_at(at.saturating_sub(1));
-                put(arms.baseline.as_deref().unwrap_or_default(), before.to_vec());
+                put(
+                    arms.baseline.as_deref().unwrap_or_default(),
+                    before.to_vec(),
+                );
                 put(&arms.candidate, after.to_vec());
             }
         }
@@ -217,7 +233,10 @@ impl<'s> Matched<'s> {
             .collect();
         let mut by_key: HashMap<Labels, Vec<&Series>> = HashMap::new();
         for other in others {
-            by_key.entry(other.labels.keep(&shared)).or_default().push(other);
+            by_key
+                .entry(other.labels.keep(&shared))
+                .or_default()
+                .push(other);
         }
         // Of totals that look the same in the shared labels only the first takes the others.
         let mut taken = BTreeSet::new();
@@ -246,7 +265,9 @@ fn running(series: &Series, form: Form) -> Vec<Point> {
             Value::Float(value) => *value,
             Value::Histogram(histogram) => histogram.count,
         };
-        value.is_finite().then_some((sample.t_ms, sample.start_ms, value))
+        value
+            .is_finite()
+            .then_some((sample.t_ms, sample.start_ms, value))
     });
     match form {
         Form::Total => samples.collect(),
@@ -279,13 +300,18 @@ fn first_ms(series: &Series) -> i64 {
     series.samples.first().map_or(0, |sample| sample.t_ms)
 }
 
-/// The usual time between samples.
+/// The usual time between a series' samples.
 pub(crate) fn step_ms(series: &Series) -> i64 {
-    let mut gaps: Vec<i64> = series
-        .samples
-        .windows(2)
-        .filter_map(|pair| Some(pair.last()?.t_ms - pair.first()?.t_ms))
-        .collect();
+    usual_gap_ms(series.samples.iter().map(|sample| sample.t_ms))
+}
+
+/// The median of the gaps between ascending times.
+pub(crate) fn usual_gap_ms(times: impl Iterator<Item = i64>) -> i64 {
+    let (mut gaps, mut before) = (Vec::new(), None);
+    for t_ms in times {
+        gaps.extend(before.map(|before| t_ms - before));
+        before = Some(t_ms);
+    }
     gaps.sort_unstable();
     gaps.get(gaps.len() / 2).copied().unwrap_or(STEP_MS)
 }
@@ -301,7 +327,10 @@ fn value_at(series: &Series, t_ms: i64) -> Option<f64> {
 fn sum_at(all: &[Vec<Point>], t_ms: i64) -> f64 {
     let last = |points: &Vec<Point>| {
         let after = points.partition_point(|point| point.0 <= t_ms);
-        after.checked_sub(1).and_then(|at| points.get(at)).map_or(0.0, |point| point.2)
+        after
+            .checked_sub(1)
+            .and_then(|at| points.get(at))
+            .map_or(0.0, |point| point.2)
     };
     all.iter().map(last).sum()
 }
@@ -342,7 +371,10 @@ fn scaled_bound(le: &str, unit_s: f64) -> String {
         Ok(bound) if bound.is_finite() && unit_s != 1.0 => {
             // Without the digits that binary fractions leave behind.
             let rounded = format!("{:.9}", bound * unit_s);
-            rounded.trim_end_matches('0').trim_end_matches('.').to_owned()
+            rounded
+                .trim_end_matches('0')
+                .trim_end_matches('.')
+                .to_owned()
         }
         Ok(bound) if bound.is_infinite() => "+Inf".to_owned(),
         _ => le.to_owned(),
@@ -364,7 +396,9 @@ fn scaled(sample: &Sample, unit_s: f64) -> Sample {
     } else {
         let shift = (unit_s.log2() * f64::from(histogram.schema).exp2()).round() as i32;
         let moved = |buckets: &Buckets| {
-            let entries = buckets.iter().map(|(at, count)| (at.saturating_add(shift), count));
+            let entries = buckets
+                .iter()
+                .map(|(at, count)| (at.saturating_add(shift), count));
             Buckets::from_sorted(entries.collect())
         };
         histogram.positive = moved(&histogram.positive);
@@ -378,12 +412,15 @@ fn scaled(sample: &Sample, unit_s: f64) -> Sample {
 
 /// Gives what begins later than its neighbours a zero to count from.
 fn begin_at_zero(series: &mut [Series]) {
-    let key = |labels: &Labels| labels.keep(&["service_instance_id", "service_version", "span_kind"]);
+    let key =
+        |labels: &Labels| labels.keep(&["service_instance_id", "service_version", "span_kind"]);
     let mut times: BTreeMap<Labels, Vec<i64>> = BTreeMap::new();
     for one in series.iter() {
         let known = times.entry(key(&one.labels)).or_default();
         // The longest of them knows the times well enough.
-        if one.samples.len() > known.len() || first_ms(one) < known.first().copied().unwrap_or(i64::MAX) {
+        if one.samples.len() > known.len()
+            || first_ms(one) < known.first().copied().unwrap_or(i64::MAX)
+        {
             let mut all: Vec<i64> = one.samples.iter().map(|sample| sample.t_ms).collect();
             all.append(known);
             all.sort_unstable();

@@ -30,20 +30,34 @@ pub(crate) fn is_it(value: &Json) -> bool {
     is_list || has(&KIND) || has(&VERSION) || has(&["specversion", "context", "artifact"])
 }
 
-/// The events, and what is to be said about how they were read.
-pub(crate) fn read(received: &[Received], now_ms: i64) -> (Vec<Event>, Vec<String>) {
+/// After every recording: an event of then has no time of its own. The year 2200.
+const NEVER_MS: i64 = 7_258_118_400_000;
+
+/// The events, and what is to be said about how they were read. Those without a time happened at
+/// `first_ms`.
+pub(crate) fn read(received: &[Received], first_ms: i64) -> (Vec<Event>, Vec<String>) {
     let (mut events, mut notes) = (Vec::new(), Vec::new());
     for one in received {
         let body = one.value.to_string();
-        match deploy::parse("application/json", &|_| None, body.as_bytes(), now_ms) {
-            Ok(found) => events.extend(found),
+        match deploy::parse("application/json", &|_| None, body.as_bytes(), NEVER_MS) {
+            Ok(mut found) => {
+                for event in &mut found {
+                    let before = NEVER_MS - event.time_ms;
+                    if before <= deploy::EVENTS_MAX as i64 {
+                        event.time_ms = first_ms - before;
+                        let what = "has no time: taken as of the first sample";
+                        notes.push(format!("{}: {} {what}", one.place, event.kind.as_str()));
+                    }
+                }
+                events.extend(found);
+            }
             Err(mistakes) => {
                 let inside = one.value.get("events").and_then(Json::as_array);
                 let values = inside.map_or(std::slice::from_ref(&one.value), Vec::as_slice);
                 let found: Vec<Event> = values
                     .iter()
                     .enumerate()
-                    .filter_map(|(at, value)| freely(value, &one.place, at, now_ms))
+                    .filter_map(|(at, value)| freely(value, &one.place, at, first_ms))
                     .collect();
                 let mistake = mistakes.to_string();
                 let mistake = mistake.lines().next().unwrap_or_default().to_owned();
@@ -66,33 +80,81 @@ pub(crate) fn read(received: &[Received], now_ms: i64) -> (Vec<Event>, Vec<Strin
 }
 
 const KIND: [&str; 8] = [
-    "type", "event", "kind", "action", "phase", "event_type", "eventType", "status",
+    "type",
+    "event",
+    "kind",
+    "action",
+    "phase",
+    "event_type",
+    "eventType",
+    "status",
 ];
 
 const VERSION: [&str; 16] = [
-    "version", "candidate", "new_version", "newVersion", "to_version", "toVersion", "to", "image",
-    "tag", "service_version", "canary", "candidate_version", "candidateVersion", "revision",
-    "canary_version", "gray_version",
+    "version",
+    "candidate",
+    "new_version",
+    "newVersion",
+    "to_version",
+    "toVersion",
+    "to",
+    "image",
+    "tag",
+    "service_version",
+    "canary",
+    "candidate_version",
+    "candidateVersion",
+    "revision",
+    "canary_version",
+    "gray_version",
 ];
 
 const PREVIOUS: [&str; 14] = [
-    "previous", "baseline", "old_version", "oldVersion", "from_version", "fromVersion", "from",
-    "stable", "previous_version", "previousVersion", "baseline_version", "baselineVersion",
-    "stable_version", "control",
+    "previous",
+    "baseline",
+    "old_version",
+    "oldVersion",
+    "from_version",
+    "fromVersion",
+    "from",
+    "stable",
+    "previous_version",
+    "previousVersion",
+    "baseline_version",
+    "baselineVersion",
+    "stable_version",
+    "control",
 ];
 
 const SERVICE: [&str; 8] = [
-    "service", "service_name", "serviceName", "app", "application", "component", "workload",
+    "service",
+    "service_name",
+    "serviceName",
+    "app",
+    "application",
+    "component",
+    "workload",
     "deployment_name",
 ];
 
 const TIME: [&str; 13] = [
-    "time", "timestamp", "ts", "at", "start", "started_at", "startedAt", "start_time", "startTime",
-    "deployed_at", "deploy_time", "date", "time_ms",
+    "time",
+    "timestamp",
+    "ts",
+    "at",
+    "start",
+    "started_at",
+    "startedAt",
+    "start_time",
+    "startTime",
+    "deployed_at",
+    "deploy_time",
+    "date",
+    "time_ms",
 ];
 
 /// An event by the usual names of its fields.
-fn freely(value: &Json, place: &str, at: usize, now_ms: i64) -> Option<Event> {
+fn freely(value: &Json, place: &str, at: usize, first_ms: i64) -> Option<Event> {
     let members = value.as_object()?;
     let version = text_of(members, &VERSION).or_else(|| text_of(members, &["artifact"]));
     let service = text_of(members, &SERVICE);
@@ -100,7 +162,10 @@ fn freely(value: &Json, place: &str, at: usize, now_ms: i64) -> Option<Event> {
     if version.is_none() && service.is_none() {
         return None;
     }
-    let weight = number_of(members, &["weight", "traffic", "percent", "share", "traffic_percent"]);
+    let weight = number_of(
+        members,
+        &["weight", "traffic", "percent", "share", "traffic_percent"],
+    );
     let kind = said.as_deref().and_then(kind_of_word);
     let kind = kind.or_else(|| weight.map(|_| EventKind::Step));
     let kind = kind.or_else(|| said.is_none().then_some(EventKind::Started))?;
@@ -109,14 +174,20 @@ fn freely(value: &Json, place: &str, at: usize, now_ms: i64) -> Option<Event> {
     Some(Event {
         id: format!("{place}#{at}"),
         source: "recording".to_owned(),
-        time_ms: t_ms.unwrap_or(now_ms),
+        time_ms: t_ms.unwrap_or(first_ms),
         kind,
         target: Target::new(service.unwrap_or_default(), environment.unwrap_or_default()),
         artifact: version.map(Artifact::of_version).unwrap_or_default(),
         previous: text_of(members, &PREVIOUS).map(Artifact::of_version),
         deployment: None,
         step: (kind == EventKind::Step).then(|| Step {
-            weight: weight.map(|weight| if weight <= 1.0 { weight * 100.0 } else { weight }),
+            weight: weight.map(|weight| {
+                if weight <= 1.0 {
+                    weight * 100.0
+                } else {
+                    weight
+                }
+            }),
             ..Step::default()
         }),
         reason: None,
@@ -174,13 +245,20 @@ fn kind_of_word(word: &str) -> Option<EventKind> {
         Some(EventKind::Aborted)
     } else if has(&["fail", "error"]) {
         Some(EventKind::Failed)
-    } else if has(&["succe", "finish", "complete", "promot", "end", "deployed", "done"]) {
+    } else if has(&[
+        "succe", "finish", "complete", "promot", "end", "deployed", "done",
+    ]) {
         Some(EventKind::Succeeded)
-    } else if has(&["step", "weight", "traffic", "shift", "ramp", "progress", "scale"]) {
+    } else if has(&[
+        "step", "weight", "traffic", "shift", "ramp", "progress", "scale",
+    ]) {
         Some(EventKind::Step)
     } else if has(&["pause"]) {
         Some(EventKind::Paused)
-    } else if has(&["start", "begin", "begun", "create", "deploy", "release", "rollout", "canary", "gray", "grey"]) {
+    } else if has(&[
+        "start", "begin", "begun", "create", "deploy", "release", "rollout", "canary", "gray",
+        "grey",
+    ]) {
         Some(EventKind::Started)
     } else {
         None
@@ -205,6 +283,10 @@ mod tests {
         );
         assert_eq!(notes, Vec::<String>::new());
         assert_eq!(events[0].kind, EventKind::Started);
+        let (events, notes) =
+            one(r#"{"type":"deployment.started","service":"shop","artifact":{"version":"2"}}"#);
+        assert_eq!(events[0].time_ms, 5_000);
+        assert!(notes[0].contains("has no time"), "{notes:?}");
     }
 
     #[test]
@@ -217,10 +299,16 @@ mod tests {
         assert_eq!(event.target, Target::new("shop", ""));
         assert_eq!(event.time_ms, 1_700_000_000_000);
         assert_eq!(event.previous, Some(Artifact::of_version("1")));
-        assert!(notes[0].starts_with("events.jsonl:1: no event as documented"), "{notes:?}");
+        assert!(
+            notes[0].starts_with("events.jsonl:1: no event as documented"),
+            "{notes:?}"
+        );
         let (events, _) = one(r#"{"service":"shop","version":"2","time":"2026-01-01 00:00:00"}"#);
         assert_eq!(events[0].time_ms, 1_767_225_600_000);
         let (events, notes) = one(r#"{"type":"weather"}"#);
-        assert!(events.is_empty() && notes[0].contains("not read"), "{notes:?}");
+        assert!(
+            events.is_empty() && notes[0].contains("not read"),
+            "{notes:?}"
+        );
     }
 }

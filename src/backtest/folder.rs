@@ -68,7 +68,9 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, io::Error> {
     let limit = FILE_BYTES_MAX + 1;
     let is_packed = path.extension().is_some_and(|extension| extension == "gz");
     match is_packed {
-        true => MultiGzDecoder::new(file).take(limit).read_to_end(&mut bytes),
+        true => MultiGzDecoder::new(file)
+            .take(limit)
+            .read_to_end(&mut bytes),
         false => file.take(limit).read_to_end(&mut bytes),
     }?;
     match bytes.len() as u64 > FILE_BYTES_MAX {
@@ -109,7 +111,11 @@ pub(crate) fn find(paths: &[PathBuf]) -> Result<Vec<Found>, PathError> {
             source,
         })?;
         if about.is_dir() {
-            Walk { root: path, found: &mut found }.folder(path, &[], &[], 0)?;
+            Walk {
+                root: path,
+                found: &mut found,
+            }
+            .folder(path, &[], &[], 0)?;
         } else {
             let folder = path.parent().unwrap_or(Path::new("")).to_owned();
             if !beside.contains(&folder) {
@@ -175,7 +181,11 @@ impl Listing {
 
 fn stem_is(file: &Path, words: &[&str]) -> bool {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let stem = name.split('.').next().unwrap_or_default().to_ascii_lowercase();
+    let stem = name
+        .split('.')
+        .next()
+        .unwrap_or_default()
+        .to_ascii_lowercase();
     words.contains(&stem.as_str())
 }
 
@@ -213,7 +223,10 @@ impl Walk<'_> {
         if depth == DEPTH_MAX {
             return Ok(());
         }
-        let own = listing.files.iter().filter(|file| kind_of(file) == FileKind::Json);
+        let own = listing
+            .files
+            .iter()
+            .filter(|file| kind_of(file) == FileKind::Json);
         let shared: Vec<PathBuf> = shared.iter().chain(own).cloned().collect();
         for below in &listing.folders {
             self.folder(below, &shared, &label_folders, depth + 1)?;
@@ -280,7 +293,11 @@ mod tests {
         };
         let name = |one: &Found| {
             let is_root = one.folder == temp.path();
-            if is_root { ".".to_owned() } else { one.name.clone() }
+            if is_root {
+                ".".to_owned()
+            } else {
+                one.name.clone()
+            }
         };
         found
             .iter()
@@ -290,14 +307,27 @@ mod tests {
 
     #[test]
     fn a_folder_with_telemetry_is_a_rollout() {
-        let found = names(&["a.om", "events.jsonl", "labels.json", ".hidden.om", "more/b.om.gz"]);
+        let found = names(&[
+            "a.om",
+            "events.jsonl",
+            "labels.json",
+            ".hidden.om",
+            "more/b.om.gz",
+        ]);
         let files = ["a.om", "events.jsonl", "labels.json", "more/b.om.gz"];
         assert_eq!(found, [(".".to_owned(), files.map(str::to_owned).to_vec())]);
     }
 
     #[test]
     fn a_folder_of_folders_is_many() {
-        let found = names(&["labels.csv", "README.txt", "2/a.prom", "10/x/a.om", "10/events.jsonl", "no/data.csv"]);
+        let found = names(&[
+            "labels.csv",
+            "README.txt",
+            "2/a.prom",
+            "10/x/a.om",
+            "10/events.jsonl",
+            "no/data.csv",
+        ]);
         let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names, ["10", "2"]);
         assert_eq!(found[0].1, ["10/events.jsonl", "10/x/a.om"]);
@@ -307,8 +337,14 @@ mod tests {
     fn events_beside_folders_are_shared() {
         let found = names(&["events.jsonl", "a/m.om", "b/m.om"]);
         let events = "events.jsonl".to_owned();
-        assert_eq!(found[0], ("a".to_owned(), vec![events.clone(), "a/m.om".to_owned()]));
-        assert_eq!(found[1], ("b".to_owned(), vec![events, "b/m.om".to_owned()]));
+        assert_eq!(
+            found[0],
+            ("a".to_owned(), vec![events.clone(), "a/m.om".to_owned()])
+        );
+        assert_eq!(
+            found[1],
+            ("b".to_owned(), vec![events, "b/m.om".to_owned()])
+        );
     }
 
     #[test]

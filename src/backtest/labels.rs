@@ -146,7 +146,10 @@ impl Labels {
         if let Ok(value) = serde_json::from_str::<Value>(text) {
             return self.json(&value);
         }
-        for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+        for (number, line) in (1..)
+            .zip(text.lines())
+            .filter(|(_, line)| !line.trim().is_empty())
+        {
             let value: Value = serde_json::from_str(line)
                 .map_err(|error| format!("line {number}: expected JSON: {error}"))?;
             self.json(&value)
@@ -157,7 +160,10 @@ impl Labels {
 
     /// Lines of a rollout and its label.
     fn words(&mut self, text: &str) -> Result<(), String> {
-        for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+        for (number, line) in (1..)
+            .zip(text.lines())
+            .filter(|(_, line)| !line.trim().is_empty())
+        {
             let split = line.trim().rsplit_once([' ', '\t', ',', ':', '=']);
             let label = split.and_then(|(name, word)| Some((name, Truth::of(word)?)));
             let (name, truth) = label.ok_or_else(|| format!("line {number}: {EXPECTED}"))?;
@@ -206,16 +212,27 @@ impl Labels {
     }
 
     fn csv(&mut self, text: &str) -> Result<(), String> {
-        let mut lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty());
+        let mut lines = (1..)
+            .zip(text.lines())
+            .filter(|(_, line)| !line.trim().is_empty());
         let cells = |line: &str| -> Vec<String> {
             let cells = line.split([',', ';', '\t']);
-            cells.map(|cell| cell.trim().trim_matches('"').to_owned()).collect()
+            cells
+                .map(|cell| cell.trim().trim_matches('"').to_owned())
+                .collect()
         };
         let Some((_, first)) = lines.next() else {
             return Ok(());
         };
-        let header: Vec<String> = cells(first).iter().map(|c| c.to_ascii_lowercase()).collect();
-        let column = |names: &[&str]| header.iter().position(|name| names.contains(&name.as_str()));
+        let header: Vec<String> = cells(first)
+            .iter()
+            .map(|c| c.to_ascii_lowercase())
+            .collect();
+        let column = |names: &[&str]| {
+            header
+                .iter()
+                .position(|name| names.contains(&name.as_str()))
+        };
         let label_at = column(&LABEL);
         let name_at = column(&["rollout", "name", "id", "folder", "run", "case"]).unwrap_or(0);
         let onset_at = column(&ONSET);
@@ -257,10 +274,23 @@ impl Labels {
 const EXPECTED: &str = "expected good or bad (or pass, fail, benign, defective, 0, 1, true, false)";
 
 const LABEL: [&str; 8] = [
-    "label", "truth", "verdict", "class", "outcome", "defective", "bad", "is_bad",
+    "label",
+    "truth",
+    "verdict",
+    "class",
+    "outcome",
+    "defective",
+    "bad",
+    "is_bad",
 ];
 
-const ONSET: [&str; 5] = ["onset", "onset_time", "onsetat", "fault_time", "fault_start"];
+const ONSET: [&str; 5] = [
+    "onset",
+    "onset_time",
+    "onsetat",
+    "fault_time",
+    "fault_start",
+];
 
 fn text_of(members: &Map<String, Value>, names: &[&str]) -> Option<String> {
     names.iter().find_map(|name| match members.get(*name)? {
@@ -315,7 +345,10 @@ mod tests {
     fn every_form_is_read() {
         let at = Onset::At(1_700_000_000_000);
         let forms = [
-            ("labels.json", r#"{"a/1": "bad", "2": {"label": "benign", "onset": 90}}"#),
+            (
+                "labels.json",
+                r#"{"a/1": "bad", "2": {"label": "benign", "onset": 90}}"#,
+            ),
             (
                 "labels.json",
                 r#"{"rollouts":[{"rollout": "1", "label": 1}, {"rollout": "2", "label": false, "onset": "90"}]}"#,
@@ -324,7 +357,10 @@ mod tests {
                 "labels.jsonl",
                 "{\"rollout\": \"1\", \"truth\": \"fail\"}\n\n{\"id\": 2, \"truth\": \"pass\", \"onset\": 90.0}\n",
             ),
-            ("labels.csv", "rollout,label,onset\n1,defective,\n\"2\",good,90\n"),
+            (
+                "labels.csv",
+                "rollout,label,onset\n1,defective,\n\"2\",good,90\n",
+            ),
             ("labels.txt", "1: bad\n2 good\n"),
         ];
         for (file, text) in forms {

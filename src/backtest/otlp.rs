@@ -93,11 +93,18 @@ impl Otlp {
             let scopes = ["scopeSpans", "instrumentationLibrarySpans"];
             let scopes = scopes.iter().find_map(|key| resource.get(key));
             let mut own: BTreeMap<i64, Vec<Json>> = BTreeMap::new();
-            for span in scopes.into_iter().flat_map(array).flat_map(|s| s.get("spans")).flat_map(array) {
+            for span in scopes
+                .into_iter()
+                .flat_map(array)
+                .flat_map(|s| s.get("spans"))
+                .flat_map(array)
+            {
                 let end = span.get("endTimeUnixNano").and_then(nanos_to_ms);
                 let end = end.or_else(|| span.get("startTimeUnixNano").and_then(nanos_to_ms));
                 let end = end.ok_or("a span without endTimeUnixNano")?;
-                own.entry(end.div_euclid(FLUSH_MS)).or_default().push(span.clone());
+                own.entry(end.div_euclid(FLUSH_MS))
+                    .or_default()
+                    .push(span.clone());
             }
             for (bin, spans) in own {
                 let about = resource.get("resource").cloned().unwrap_or(json!({}));
@@ -107,12 +114,13 @@ impl Otlp {
                 }));
             }
         }
-        self.requests.extend(by_time.into_iter().map(|(bin, resources)| Request {
-            // Just before the flush that counts them.
-            t_ms: (bin + 1) * FLUSH_MS - 1,
-            signal: Signal::Traces,
-            body: json!({ "resourceSpans": resources }),
-        }));
+        self.requests
+            .extend(by_time.into_iter().map(|(bin, resources)| Request {
+                // Just before the flush that counts them.
+                t_ms: (bin + 1) * FLUSH_MS - 1,
+                signal: Signal::Traces,
+                body: json!({ "resourceSpans": resources }),
+            }));
         Ok(())
     }
 
@@ -121,7 +129,8 @@ impl Otlp {
     /// # Errors
     /// Where ingest refuses a request.
     pub(crate) fn into_series(mut self) -> Result<Taken, String> {
-        self.requests.sort_by_key(|request| (request.t_ms, request.signal));
+        self.requests
+            .sort_by_key(|request| (request.t_ms, request.signal));
         let (Some(first), Some(last)) = (self.requests.first(), self.requests.last()) else {
             return Ok(Taken::default());
         };
@@ -160,8 +169,8 @@ impl Otlp {
                 Signal::Logs => ingest.logs_json(&body, request.t_ms),
             };
             let outcome = taken.map_err(|error| error.to_string())?;
-            if let Some(message) = outcome.message.as_ref().filter(|_| notes.is_empty()) {
-                notes.push(format!("OTLP: {message}"));
+            if notes.is_empty() && !outcome.message.is_empty() {
+                notes.push(format!("OTLP: {}", outcome.message));
             }
         }
         let end_ms = (last_ms.div_euclid(FLUSH_MS) + 1) * FLUSH_MS;
@@ -176,7 +185,11 @@ impl Otlp {
             };
             (name.to_string(), kind)
         });
-        Ok((store.select(&[], i64::MIN, i64::MAX), kinds.collect(), notes))
+        Ok((
+            store.select(&[], i64::MIN, i64::MAX),
+            kinds.collect(),
+            notes,
+        ))
     }
 }
 
@@ -237,11 +250,14 @@ mod tests {
         otlp.take(request).unwrap();
         let (series, _, notes) = otlp.into_series().unwrap();
         assert_eq!(notes, Vec::<String>::new());
-        let calls = series.iter().find(|one| {
-            one.labels.metric_name() == Some("traces_span_metrics_calls_total")
-        });
+        let calls = series
+            .iter()
+            .find(|one| one.labels.metric_name() == Some("traces_span_metrics_calls_total"));
         let samples = &calls.unwrap().samples;
         assert!(samples.len() >= 12, "{samples:?}");
-        assert_eq!(samples.last().unwrap().value, slogate_series::Value::Float(60.0));
+        assert_eq!(
+            samples.last().unwrap().value,
+            slogate_series::Value::Float(60.0)
+        );
     }
 }

@@ -18,7 +18,9 @@ use slogate_wire::openmetrics::Kind;
 
 use super::arms::{Arms, Hints};
 use super::recording::Recording;
-use super::words::{self, CALLER_LABELS, ENVIRONMENT_LABELS, KIND_LABELS, SERVICE_LABELS, STATUS_LABELS};
+use super::words::{
+    self, CALLER_LABELS, ENVIRONMENT_LABELS, KIND_LABELS, SERVICE_LABELS, STATUS_LABELS,
+};
 use crate::model::Target;
 
 /// The span kind of what a service answers.
@@ -194,11 +196,16 @@ fn service_of(
         let like: BTreeSet<&str> = all().filter(|value| is_like(&value)).collect();
         if !like.is_empty() {
             let names: Vec<String> = like.into_iter().map(str::to_owned).collect();
-            assumptions.push(format!("service {said:?} is {} in the labels", names.join(", ")));
+            assumptions.push(format!(
+                "service {said:?} is {} in the labels",
+                names.join(", ")
+            ));
             return (said.to_owned(), names);
         }
         if !values.is_empty() {
-            assumptions.push(format!("no label says service {said:?}: all series are taken as its"));
+            assumptions.push(format!(
+                "no label says service {said:?}: all series are taken as its"
+            ));
         }
         return (said.to_owned(), Vec::new());
     }
@@ -215,7 +222,9 @@ fn service_of(
                 .collect();
             Arms::find(&own, hints).map(|_| own.len())
         };
-        let found = services.iter().filter_map(|service| Some((arms_of(service)?, *service)));
+        let found = services
+            .iter()
+            .filter_map(|service| Some((arms_of(service)?, *service)));
         let mut found: Vec<(usize, &str)> = found.collect();
         found.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
         if let Some((_, service)) = found.first() {
@@ -273,10 +282,18 @@ impl<'r> Scope<'r> {
         };
         let reporter = labels.get("reporter").unwrap_or_default();
         if SERVICE_LABELS.iter().any(|label| is_ours(&label)) {
-            return if reporter == "source" { Role::Other } else { Role::Own };
+            return if reporter == "source" {
+                Role::Other
+            } else {
+                Role::Own
+            };
         }
         if CALLER_LABELS.iter().any(|label| is_ours(&label)) {
-            return if reporter == "destination" { Role::Other } else { Role::Caller };
+            return if reporter == "destination" {
+                Role::Other
+            } else {
+                Role::Caller
+            };
         }
         let mut known = SERVICE_LABELS.iter().chain(CALLER_LABELS);
         match known.any(|label| labels.get(label).is_some()) {
@@ -318,7 +335,9 @@ impl<'r> Scope<'r> {
 }
 
 fn kind_of(metric: &str, labels: &Labels) -> &'static str {
-    let said = KIND_LABELS.iter().find_map(|label| words::span_kind_of(labels.get(label)?));
+    let said = KIND_LABELS
+        .iter()
+        .find_map(|label| words::span_kind_of(labels.get(label)?));
     match said {
         Some(kind) => kind,
         None if words::names_outbound(metric) => CLIENT,
@@ -338,8 +357,14 @@ impl<'r> Chooser<'_, 'r> {
         self.views.iter().filter(move |view| view.kind == kind)
     }
 
-    fn best(&self, kind: &'static str, score: impl Fn(&View<'r>) -> Option<i32>) -> Option<&View<'r>> {
-        let scored = self.of_kind(kind).filter_map(|view| Some((score(view)?, view)));
+    fn best(
+        &self,
+        kind: &'static str,
+        score: impl Fn(&View<'r>) -> Option<i32>,
+    ) -> Option<&View<'r>> {
+        let scored = self
+            .of_kind(kind)
+            .filter_map(|view| Some((score(view)?, view)));
         let good = scored.filter(|(score, _)| *score >= SCORE_MIN);
         // Of equals the first by name.
         let best = good.max_by(|a, b| a.0.cmp(&b.0).then(b.1.metric.cmp(a.1.metric)));
@@ -349,7 +374,8 @@ impl<'r> Chooser<'_, 'r> {
     /// More for what both sides have.
     fn sides(&self, view: &View<'_>) -> i32 {
         let has = |wanted: bool| {
-            self.labels(view).any(|labels| self.arms.is_candidate(labels) == wanted)
+            self.labels(view)
+                .any(|labels| self.arms.is_candidate(labels) == wanted)
         };
         i32::from(has(true)) * 15 + i32::from(has(false)) * 15
     }
@@ -369,9 +395,7 @@ impl<'r> Chooser<'_, 'r> {
             let is_failures = words::names_failures(view.metric);
             let counts = self.says_outcome(view);
             (!is_failures || counts).then(|| {
-                score_of_count(view.metric)
-                    + self.sides(view)
-                    + i32::from(counts) * 20
+                score_of_count(view.metric) + self.sides(view) + i32::from(counts) * 20
                     - i32::from(form == Form::Each) * 10
                     - i32::from(words::names_successes(view.metric)) * 10
             })
@@ -386,7 +410,10 @@ impl<'r> Chooser<'_, 'r> {
         }
         let failures = if self.says_outcome(total) {
             let labels = self.outcome_labels(total).join(", ");
-            said.push(format!("requests{of}: {}, failed by {labels}", total.metric));
+            said.push(format!(
+                "requests{of}: {}, failed by {labels}",
+                total.metric
+            ));
             Failures::Labels
         } else {
             self.failures_beside(kind, total, form, said)
@@ -409,7 +436,9 @@ impl<'r> Chooser<'_, 'r> {
         let of = side_name(kind);
         let shared = |metric: &str| {
             let own: BTreeSet<&str> = words::tokens(total.metric).collect();
-            words::tokens(metric).filter(|token| own.contains(token)).count() as i32
+            words::tokens(metric)
+                .filter(|token| own.contains(token))
+                .count() as i32
         };
         let is_failures = |view: &View<'_>| words::names_failures(view.metric);
         let counter = self.best(kind, |view| {
@@ -418,7 +447,10 @@ impl<'r> Chooser<'_, 'r> {
         });
         if let Some(found) = counter {
             let beside = words::names_successes(total.metric);
-            said.push(format!("requests{of}: {}, failed: {}", total.metric, found.metric));
+            said.push(format!(
+                "requests{of}: {}, failed: {}",
+                total.metric, found.metric
+            ));
             return Failures::Counter {
                 series: found.series.clone(),
                 beside,
@@ -431,7 +463,10 @@ impl<'r> Chooser<'_, 'r> {
             ));
             return failures;
         }
-        said.push(format!("requests{of}: {}; nothing tells which failed", total.metric));
+        said.push(format!(
+            "requests{of}: {}; nothing tells which failed",
+            total.metric
+        ));
         Failures::Unknown
     }
 
@@ -482,7 +517,8 @@ impl<'r> Chooser<'_, 'r> {
         })?;
         let of_good = share_of_good(found.metric)?;
         let largest = self.largest(found);
-        let is_percent = words::tokens(found.metric).any(|t| matches!(t, "percent" | "pct" | "percentage"));
+        let is_percent =
+            words::tokens(found.metric).any(|t| matches!(t, "percent" | "pct" | "percentage"));
         let scale = match largest > 1.5 || is_percent {
             true => 0.01,
             false => 1.0,
@@ -531,7 +567,9 @@ impl<'r> Chooser<'_, 'r> {
 
     /// The unit that makes sense of the bounds of buckets.
     fn guessed_unit(&self, view: &View<'_>) -> (f64, &'static str) {
-        let bounds = self.labels(view).filter_map(|labels| labels.get("le")?.parse().ok());
+        let bounds = self
+            .labels(view)
+            .filter_map(|labels| labels.get("le")?.parse().ok());
         let bounds: Vec<f64> = bounds.filter(|bound: &f64| bound.is_finite()).collect();
         let largest = bounds.iter().copied().fold(0.0, f64::max);
         let smallest = bounds.iter().copied().fold(f64::INFINITY, f64::min);
@@ -550,14 +588,20 @@ impl<'r> Chooser<'_, 'r> {
         if rate_of(metric).is_some() || share_of_good(metric).is_some() {
             return None;
         }
-        if self.labels(view).any(|labels| labels.get("quantile").is_some()) {
+        if self
+            .labels(view)
+            .any(|labels| labels.get("quantile").is_some())
+        {
             return None;
         }
         let kind = self.recording.kind(metric);
-        let is_counted = metric.ends_with("_total") || metric.ends_with("_count") || self.is_native(view);
+        let is_counted =
+            metric.ends_with("_total") || metric.ends_with("_count") || self.is_native(view);
         match kind {
             Some(Kind::Counter) => Some(Form::Total),
-            Some(Kind::Histogram | Kind::Summary) if metric.ends_with("_count") => Some(Form::Total),
+            Some(Kind::Histogram | Kind::Summary) if metric.ends_with("_count") => {
+                Some(Form::Total)
+            }
             Some(Kind::Histogram) if self.is_native(view) => Some(Form::Total),
             Some(Kind::Histogram | Kind::Summary) => None,
             _ if words::names_duration(metric) && !is_counted => None,
@@ -576,8 +620,16 @@ impl<'r> Chooser<'_, 'r> {
     fn grows(&self, view: &View<'_>) -> bool {
         let (mut steps, mut falls) = (0usize, 0usize);
         for at in view.series.iter().take(50) {
-            let samples = self.recording.series.get(*at).map(|one| one.samples.as_slice());
-            let values: Vec<f64> = samples.unwrap_or_default().iter().filter_map(float).collect();
+            let samples = self
+                .recording
+                .series
+                .get(*at)
+                .map(|one| one.samples.as_slice());
+            let values: Vec<f64> = samples
+                .unwrap_or_default()
+                .iter()
+                .filter_map(float)
+                .collect();
             for pair in values.windows(2) {
                 if let [before, after] = pair {
                     steps += usize::from(before != after);
@@ -589,7 +641,10 @@ impl<'r> Chooser<'_, 'r> {
     }
 
     fn is_native(&self, view: &View<'_>) -> bool {
-        let first = view.series.first().and_then(|at| self.recording.series.get(*at));
+        let first = view
+            .series
+            .first()
+            .and_then(|at| self.recording.series.get(*at));
         let sample = first.and_then(|one| one.samples.first());
         sample.is_some_and(|sample| matches!(sample.value, Value::Histogram(_)))
     }
@@ -602,7 +657,10 @@ impl<'r> Chooser<'_, 'r> {
     }
 
     fn largest(&self, view: &View<'_>) -> f64 {
-        let samples = view.series.iter().filter_map(|at| self.recording.series.get(*at));
+        let samples = view
+            .series
+            .iter()
+            .filter_map(|at| self.recording.series.get(*at));
         let values = samples.flat_map(|one| one.samples.iter().filter_map(float));
         values.filter(|value| value.is_finite()).fold(0.0, f64::max)
     }
@@ -688,9 +746,14 @@ fn rate_of(metric: &str) -> Option<f64> {
     if has("per") && (has("minute") || has("min")) || has("rpm") {
         return Some(60.0);
     }
-    let is_rate = has("rps") || has("qps") || has("tps") || has("throughput") || has("traffic")
+    let is_rate = has("rps")
+        || has("qps")
+        || has("tps")
+        || has("throughput")
+        || has("traffic")
         || (has("per") && (has("second") || has("sec") || has("s")));
-    let is_request_rate = has("rate") && (has("request") || has("requests") || has("req"))
+    let is_request_rate = has("rate")
+        && (has("request") || has("requests") || has("req"))
         && !words::names_failures(metric)
         && !words::names_successes(metric);
     (is_rate || is_request_rate).then_some(1.0)
@@ -700,7 +763,17 @@ fn rate_of(metric: &str) -> Option<f64> {
 fn share_of_good(metric: &str) -> Option<bool> {
     let mut tokens = words::tokens(metric);
     let is_share = tokens.any(|token| {
-        matches!(token, "rate" | "ratio" | "share" | "percent" | "pct" | "percentage" | "fraction" | "availability")
+        matches!(
+            token,
+            "rate"
+                | "ratio"
+                | "share"
+                | "percent"
+                | "pct"
+                | "percentage"
+                | "fraction"
+                | "availability"
+        )
     });
     if !is_share || metric.ends_with("_total") {
         return None;

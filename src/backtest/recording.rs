@@ -279,7 +279,10 @@ impl Gathering {
             }
             let value: Json = serde_json::from_str(document).map_err(|error| {
                 let at = line + error.line() - 1;
-                failed(at, format!("column {}: expected JSON: {error}", error.column()))
+                failed(
+                    at,
+                    format!("column {}: expected JSON: {error}", error.column()),
+                )
             })?;
             let values = match value {
                 Json::Array(values) => values,
@@ -386,7 +389,10 @@ fn apply_created(recording: &mut Recording) {
         let name = one.labels.metric_name().unwrap_or_default();
         let ends = ["_total", "_bucket", "_count", "_sum"];
         let family = ends.iter().find_map(|end| name.strip_suffix(end));
-        let labels = with(&one.labels, &[("__name__", family.unwrap_or(name)), ("le", "")]);
+        let labels = with(
+            &one.labels,
+            &[("__name__", family.unwrap_or(name)), ("le", "")],
+        );
         let Some(starts) = created.get(&labels) else {
             continue;
         };
@@ -471,12 +477,17 @@ mod tests {
 
     #[test]
     fn a_mistake_names_its_file_and_place() {
-        let error = read(&[("a.om", "up 1 1\nup{ 1 2\n")]).unwrap_err().to_string();
+        let error = read(&[("a.om", "up 1 1\nup{ 1 2\n")])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("a.om:2:"), "{error}");
         let error = read(&[("a.om", "up 1\n")]).unwrap_err().to_string();
         assert!(error.contains("line 1: expected a timestamp"), "{error}");
         let error = read(&[("e.jsonl", "{}\n{\n")]).map(|r| r.notes);
-        assert_eq!(error.unwrap(), ["e.jsonl:1 is neither OTLP nor a deploy event: not read"]);
+        assert_eq!(
+            error.unwrap(),
+            ["e.jsonl:1 is neither OTLP nor a deploy event: not read"]
+        );
         let broken = "{\"type\": \"deployment.started\"}\n{\n";
         let error = read(&[("e.jsonl", broken)]).unwrap_err().to_string();
         assert!(error.contains("e.jsonl: line 2"), "{error}");

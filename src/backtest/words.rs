@@ -243,7 +243,9 @@ pub(crate) fn is_failure(label: &str, value: &str) -> Option<bool> {
     if let [b'1'..=b'5', b'x', b'x'] = class {
         return Some(class.first() == Some(&b'5'));
     }
-    let word = value.trim_start_matches("status_code_").replace(['-', '_', ' '], "");
+    let word = value
+        .trim_start_matches("status_code_")
+        .replace(['-', '_', ' '], "");
     match word.as_str() {
         "error" | "err" | "errors" | "failure" | "failed" | "fail" | "exception" | "timeout"
         | "ko" | "servererror" | "unavailable" | "internal" | "internalerror" | "unknown"
@@ -262,8 +264,19 @@ pub(crate) fn names_failures(metric: &str) -> bool {
     tokens(metric).any(|token| {
         matches!(
             token,
-            "error" | "errors" | "err" | "errs" | "failure" | "failures" | "failed" | "fail"
-                | "exceptions" | "exception" | "5xx" | "faults" | "timeouts"
+            "error"
+                | "errors"
+                | "err"
+                | "errs"
+                | "failure"
+                | "failures"
+                | "failed"
+                | "fail"
+                | "exceptions"
+                | "exception"
+                | "5xx"
+                | "faults"
+                | "timeouts"
         )
     })
 }
@@ -271,12 +284,15 @@ pub(crate) fn names_failures(metric: &str) -> bool {
 /// Words that name a metric of successes.
 pub(crate) fn names_successes(metric: &str) -> bool {
     tokens(metric).any(|token| {
-        matches!(token, "success" | "successes" | "successful" | "succeeded" | "ok" | "availability")
+        matches!(
+            token,
+            "success" | "successes" | "successful" | "succeeded" | "ok" | "availability"
+        )
     })
 }
 
 /// The words of a metric's name.
-pub(crate) fn tokens(metric: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn tokens(metric: &str) -> impl DoubleEndedIterator<Item = &str> {
     metric.split(['_', ':']).filter(|token| !token.is_empty())
 }
 
@@ -301,8 +317,15 @@ pub(crate) fn names_outbound(metric: &str) -> bool {
     tokens(metric).any(|token| {
         matches!(
             token,
-            "client" | "outbound" | "outgoing" | "downstream" | "upstream" | "egress"
-                | "dependency" | "external" | "callout" | "calls2"
+            "client"
+                | "outbound"
+                | "outgoing"
+                | "downstream"
+                | "upstream"
+                | "egress"
+                | "dependency"
+                | "external"
+                | "callout"
         )
     })
 }
@@ -332,9 +355,26 @@ pub(crate) fn names_duration(metric: &str) -> bool {
 /// Metrics of the machine and the runtime, which are no requests.
 pub(crate) fn is_of_runtime(metric: &str) -> bool {
     const PREFIXES: [&str; 20] = [
-        "go_", "process_", "python_", "jvm_", "container_", "node_", "kube_", "scrape_",
-        "slogate_", "prometheus_", "promhttp_", "nodejs_", "ruby_", "dotnet_", "system_",
-        "machine_", "tomcat_", "hikaricp_", "target_info", "logback_",
+        "go_",
+        "process_",
+        "python_",
+        "jvm_",
+        "container_",
+        "node_",
+        "kube_",
+        "scrape_",
+        "slogate_",
+        "prometheus_",
+        "promhttp_",
+        "nodejs_",
+        "ruby_",
+        "dotnet_",
+        "system_",
+        "machine_",
+        "tomcat_",
+        "hikaricp_",
+        "target_info",
+        "logback_",
     ];
     PREFIXES.iter().any(|prefix| metric.starts_with(prefix)) || metric == "up"
 }

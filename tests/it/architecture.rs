@@ -10,7 +10,7 @@ const ROWS: &[&[&str]] = &[
     &["server"],
     &["status"],
     &["rehearse"],
-    &["simulate"],
+    &["backtest", "simulate"],
     &["judge"],
     &["sli"],
     &["policy"],

@@ -342,7 +342,10 @@ impl<'a> Cursor<'a> {
             value,
             timestamp,
             line: self.number,
-            column: self.line.get(..start).map_or(0, |text| text.chars().count()),
+            column: self
+                .line
+                .get(..start)
+                .map_or(0, |text| text.chars().count()),
         })
     }
 
@@ -408,7 +411,9 @@ impl<'a> Cursor<'a> {
         let start = *self;
         let name = match self.rest().starts_with('"') {
             true => self.quoted()?,
-            false => Cow::from(self.until(|b| matches!(b, b'=' | b',' | b'}' | b' ' | b'\t' | b'"'))),
+            false => {
+                Cow::from(self.until(|b| matches!(b, b'=' | b',' | b'}' | b' ' | b'\t' | b'"')))
+            }
         };
         self.spaces();
         if !self.takes(b'=') {
@@ -474,7 +479,9 @@ fn number(word: &str) -> Option<f64> {
         .iter()
         .any(|special| unsigned.eq_ignore_ascii_case(special));
     let is_number = unsigned.starts_with(|c: char| c.is_ascii_digit() || c == '.');
-    (is_special || is_number).then(|| word.parse().ok()).flatten()
+    (is_special || is_number)
+        .then(|| word.parse().ok())
+        .flatten()
 }
 
 #[cfg(test)]
@@ -550,7 +557,10 @@ up 1\r
     #[test]
     fn escapes_and_quoted_names_are_read() {
         let found = samples("{\"http.requests\",\"a.b\"=\"x\\\"y\\\\z\\n\\d\"} 1 2");
-        let labels = [pair("__name__", "http.requests"), pair("a.b", "x\"y\\z\n\\d")];
+        let labels = [
+            pair("__name__", "http.requests"),
+            pair("a.b", "x\"y\\z\n\\d"),
+        ];
         assert_eq!(found[0].0, labels);
         let found = samples("x{a=\"ü{}, =\"} NaN");
         assert_eq!(found[0].0[1], pair("a", "ü{}, ="));
@@ -560,19 +570,55 @@ up 1\r
     #[test]
     fn a_mistake_has_its_place() {
         let cases = [
-            ("a 1\nb{x=\"1\" 2", "2:10: expected a closing brace, found the end of the line"),
-            ("b{x=\"1} 2", "1:10: expected a closing quote, found the end of the line"),
-            ("b{x=1} 2", "1:5: expected a value in double quotes, found \"1}\""),
-            ("ü{ x } 2", "1:6: expected = after the label's name, found \"}\""),
-            ("b{x=\"1\"} two", "1:10: expected a number as the sample's value, found \"two\""),
-            ("b{x=\"1\"}", "1:9: expected a number as the sample's value, found the end of the line"),
+            (
+                "a 1\nb{x=\"1\" 2",
+                "2:10: expected a closing brace, found the end of the line",
+            ),
+            (
+                "b{x=\"1} 2",
+                "1:10: expected a closing quote, found the end of the line",
+            ),
+            (
+                "b{x=1} 2",
+                "1:5: expected a value in double quotes, found \"1}\"",
+            ),
+            (
+                "ü{ x } 2",
+                "1:6: expected = after the label's name, found \"}\"",
+            ),
+            (
+                "b{x=\"1\"} two",
+                "1:10: expected a number as the sample's value, found \"two\"",
+            ),
+            (
+                "b{x=\"1\"}",
+                "1:9: expected a number as the sample's value, found the end of the line",
+            ),
             ("b 1 soon", "1:5: expected a timestamp, found \"soon\""),
-            ("b 1 2 3", "1:7: expected the end of the line or an exemplar, found \"3\""),
-            ("b{x=\"1\",x=\"2\"} 1", "1:9: expected each label once, found \"x=\\\"2\\\"}\""),
-            ("{x=\"1\"} 1", "1:8: expected a metric's name, found the end of the line"),
-            ("{} 1", "1:3: expected a metric's name, found the end of the line"),
-            ("{\"a\": 1}", "1:10: expected a closing brace, found the end of the line"),
-            ("# TYPE x", "1:1: expected # TYPE, a name and a type, found \"# TYPE x\""),
+            (
+                "b 1 2 3",
+                "1:7: expected the end of the line or an exemplar, found \"3\"",
+            ),
+            (
+                "b{x=\"1\",x=\"2\"} 1",
+                "1:9: expected each label once, found \"x=\\\"2\\\"}\"",
+            ),
+            (
+                "{x=\"1\"} 1",
+                "1:8: expected a metric's name, found the end of the line",
+            ),
+            (
+                "{} 1",
+                "1:3: expected a metric's name, found the end of the line",
+            ),
+            (
+                "{\"a\": 1}",
+                "1:10: expected a closing brace, found the end of the line",
+            ),
+            (
+                "# TYPE x",
+                "1:1: expected # TYPE, a name and a type, found \"# TYPE x\"",
+            ),
         ];
         for (text, expected) in cases {
             let found = error(text);

@@ -1,0 +1,138 @@
+//! Which gate a rollout is judged by.
+//!
+//! With policies, theirs: every gate that is for the rollout's target answers, and together they
+//! are one answer: any fail is a fail, all passes are a pass. Without, the built-in gate as far as
+//! the recording goes: checks on what it does not have (failed requests, durations) are left out
+//! and that is said; and where the recording also has what the service asked of others, the same
+//! checks on that, since many a defect shows only there. These can fail a rollout; a pass needs
+//! the checks on what the service answers. All share the gate's `falseAlarms`.
+
+use std::sync::Arc;
+
+use serde_json::{Value as Json, json};
+
+use super::reading::{CLIENT, Failures, Reading, SERVER};
+use crate::model::Target;
+use crate::policy::{self, Gate, PolicySet};
+
+/// What rollouts are judged by.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// What to call it: the file's name, or `built-in`.
+    pub name: String,
+    /// The gates; `None` for the built-in one.
+    pub gates: Option<PolicySet>,
+}
+
+impl Policy {
+    /// The built-in gate, as far as a recording goes.
+    pub fn built_in() -> Policy {
+        Policy {
+            name: "built-in".to_owned(),
+            gates: None,
+        }
+    }
+
+    /// The gates for a rollout, and what is to be said about them.
+    pub(crate) fn gates_for(
+        &self,
+        target: &Target,
+        reading: Option<&Reading>,
+    ) -> (Vec<Arc<Gate>>, Vec<String>) {
+        match (&self.gates, reading) {
+            (Some(set), _) => {
+                let gates: Vec<Arc<Gate>> = set.matching(target).cloned().collect();
+                let notes = match gates.is_empty() {
+                    true => vec![format!("no gate of {} is for {target}", self.name)],
+                    false => Vec::new(),
+                };
+                (gates, notes)
+            }
+            (None, None) => (policy::built_in().gates, Vec::new()),
+            (None, Some(reading)) => fitted(reading),
+        }
+    }
+}
+
+/// The built-in gate with the checks that the recording has data for.
+fn fitted(reading: &Reading) -> (Vec<Arc<Gate>>, Vec<String>) {
+    let built_in = policy::built_in().gates;
+    let (mut gates, mut notes) = (Vec::new(), Vec::new());
+    for gate in built_in {
+        let Ok(mut document) = serde_json::to_value(gate.as_ref()) else {
+            continue;
+        };
+        let checks = document.pointer("/spec/checks").and_then(Json::as_array);
+        let mut fitting = Vec::new();
+        for check in checks.into_iter().flatten() {
+            fit(check, reading, &mut fitting, &mut notes);
+        }
+        let is_whole = checks.is_some_and(|checks| *checks == fitting);
+        if is_whole || fitting.is_empty() {
+            gates.push(gate);
+            continue;
+        }
+        if let Some(checks) = document.pointer_mut("/spec/checks") {
+            *checks = Json::Array(fitting);
+        }
+        match policy::parse("built-in", &document.to_string()) {
+            Ok(fitted) => gates.extend(fitted.into_iter().map(Arc::new)),
+            Err(_) => gates.push(gate),
+        }
+    }
+    (gates, notes)
+}
+
+fn fit(check: &Json, reading: &Reading, fitting: &mut Vec<Json>, notes: &mut Vec<String>) {
+    let name = check.get("name").and_then(Json::as_str).unwrap_or_default();
+    let Some(sli) = check.pointer("/compare/sli").and_then(Json::as_str) else {
+        // Coverage is about requests; without any it has nothing to say.
+        if reading.requests.iter().any(|one| one.kind == SERVER) {
+            fitting.push(check.clone());
+        }
+        return;
+    };
+    let is_duration = sli == "requests.duration";
+    let has = |kind: &str| match is_duration {
+        true => reading.durations.iter().any(|one| one.kind == kind),
+        false => {
+            let mut own = reading.requests.iter().filter(|one| one.kind == kind);
+            own.any(|one| one.failures != Failures::Unknown)
+        }
+    };
+    let main = [SERVER, "SPAN_KIND_CONSUMER", "SPAN_KIND_INTERNAL", CLIENT];
+    let main = main.into_iter().find(|kind| has(kind));
+    let Some(main) = main else {
+        let what = if is_duration {
+            "durations"
+        } else {
+            "failed requests"
+        };
+        notes.push(format!(
+            "no {what} in the recording: check {name:?} is left out"
+        ));
+        return;
+    };
+    let mut own = check.clone();
+    if main != SERVER {
+        put(&mut own, "/compare/spanKind", json!(word(main)));
+    }
+    fitting.push(own.clone());
+    if main != CLIENT && has(CLIENT) {
+        put(&mut own, "/name", json!(format!("{name}-of-others")));
+        put(&mut own, "/compare/spanKind", json!("client"));
+        put(&mut own, "/required", json!(false));
+        fitting.push(own);
+    }
+}
+
+fn put(check: &mut Json, pointer: &str, value: Json) {
+    if let Some(place) = check.pointer_mut(pointer) {
+        *place = value;
+    }
+}
+
+fn word(kind: &str) -> String {
+    let word = kind.strip_prefix("SPAN_KIND_").unwrap_or(kind);
+    word.to_ascii_lowercase()
+}
