@@ -133,6 +133,14 @@ fn every_command_shown_works() {
     let tests = fs::read_to_string(root().join("rules/canary.test.yaml")).unwrap();
     let tests = tests.replace("policies: [canary.yaml]", "policies: [my-gates.yaml]");
     fs::write(folder.join("my-gates.test.yaml"), tests).unwrap();
+    for rollout in ["monday", "tuesday"] {
+        let recorded = root().join("docs/backtest/rollouts").join(rollout);
+        let copy = folder.join("rollouts").join(rollout);
+        fs::create_dir_all(&copy).unwrap();
+        for file in ["metrics.om", "events.jsonl"] {
+            fs::copy(recorded.join(file), copy.join(file)).unwrap();
+        }
+    }
     let mut ran = 0;
     for block in blocks().iter().filter(|block| block.language == "sh") {
         for command in commands(block) {

@@ -11,6 +11,7 @@
 
 mod architecture;
 mod argo;
+mod backtest;
 mod dashboards;
 mod demo;
 mod differential;

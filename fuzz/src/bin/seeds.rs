@@ -54,6 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "otlp_json",
         json.map(|(signal, text)| format!("{signal}{text}")),
     )?;
+    corpora.write("openmetrics", RECORDINGS)?;
     corpora.write("series_log", segments()?)?;
     corpora.write("policy", policies()?)?;
     corpora.write("events", EVENTS)?;
@@ -214,6 +215,11 @@ const LOGS: &str = r#"{"resourceLogs":[{"resource":{"attributes":[
 "traceId":"5b8efff798038103d269b633813fc60c","spanId":"eee19b7ec3c1b174"},{"severityNumber":9}]}]}]}"#;
 
 /// Every function once, and what else the language has.
+const RECORDINGS: [&str; 2] = [
+    "# TYPE x counter\n# UNIT x_seconds seconds\nx_total{a=\"b\",c=\"d\\\"e\"} 1 17.5 # {t=\"1\"} 1\n# EOF\n",
+    "{\"x.y\",\"a.b\"=\"c\\n\"} +Inf 1700000000000\nup NaN\n",
+];
+
 fn queries() -> Vec<String> {
     const REST: [&str; 16] = [
         r#"sum by (version) (rate(requests{version=~"1|2",a!="b"}[5m] offset 1m))"#,
