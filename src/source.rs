@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use slogate_promql::QueryValue;
+use slogate_series::Series;
 
 use crate::model::{Glob, Target};
 
@@ -69,6 +70,27 @@ pub trait MetricSource: Send + Sync {
     fn query<'a>(&'a self, expr: &'a str, at_ms: i64)
     -> BoxFuture<'a, Result<Answer, SourceError>>;
 
+    /// The raw samples of the series that `selector` (PromQL) picks, in `(from_ms, to_ms]`
+    /// (milliseconds since the epoch), and the source's remarks.
+    fn samples<'a>(
+        &'a self,
+        selector: &'a str,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> BoxFuture<'a, Result<(Vec<Series>, Vec<String>), SourceError>> {
+        Box::pin(async move {
+            let expr = format!("{selector}[{}ms]", (to_ms - from_ms).max(1));
+            let answer = self.query(&expr, to_ms).await?;
+            match answer.value {
+                QueryValue::Matrix(series) => Ok((series, answer.warnings)),
+                _ => Err(SourceError::Refused {
+                    origin: self.name().to_owned(),
+                    message: format!("{expr} should answer with raw samples and does not"),
+                }),
+            }
+        })
+    }
+
     /// What to call it in errors and evidence, for example `embedded` or a URL.
     fn name(&self) -> &str;
 
@@ -98,6 +120,15 @@ impl MetricSource for Mapped {
         at_ms: i64,
     ) -> BoxFuture<'a, Result<Answer, SourceError>> {
         self.source.query(expr, at_ms)
+    }
+
+    fn samples<'a>(
+        &'a self,
+        selector: &'a str,
+        from_ms: i64,
+        to_ms: i64,
+    ) -> BoxFuture<'a, Result<(Vec<Series>, Vec<String>), SourceError>> {
+        self.source.samples(selector, from_ms, to_ms)
     }
 
     fn name(&self) -> &str {

@@ -25,27 +25,42 @@
 //!
 //! Where series say which instance served the requests, each version's blocks are kept by
 //! instance too. The sum over all is exact in any case; what series without an instance count
-//! is in the sum only.
+//! is in the sum only. Where other metrics count the same requests by instance, as slogate's own
+//! do for spans, instances are read from those and the sum is not.
+
+//!
+//! # Look by look
+//!
+//! A rollout is looked at again and again, and most of what is looked at is old. [`Requests`] and
+//! [`Durations`] keep what they gathered, and where every series stood at the end of the last
+//! complete block; the next look asks for samples after that only. What they have gathered is
+//! what a single look at the end would have gathered from the same samples. Where that needs
+//! something to be counted in another way than before (another grid, series that turn out to be
+//! of another version, fewer bounds shared), they start over by themselves and read all anew.
+//!
+//! The one difference is a sample that arrives after the block it belongs to was complete: a
+//! later look does not see it, reading everything again does. So whoever writes down an answer
+//! gathers from scratch for it; see [`crate::judge`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use slogate_promql::QueryValue;
-use slogate_series::{Buckets, Histogram, Series, Value};
+use slogate_series::Histogram;
 
-use super::join::{self, Belongs};
 use super::{MetricSource, SourceError};
 use crate::model::Target;
 
+mod durations;
 mod explicit;
 mod grid;
 mod increases;
+mod requests;
+mod track;
 
+pub(crate) use durations::Durations;
 pub(crate) use grid::{BLOCK_MS, Grid};
 pub(crate) use increases::increase;
-
-use explicit::{Cumulative, add_explicit, of_classic};
-use increases::{Births, float_increases, histogram_increases};
+pub(crate) use requests::Requests;
 
 /// Requests of one version in one block.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -122,16 +137,12 @@ impl<T> Blocks<T> {
 }
 
 impl<T: Additive> Blocks<T> {
-    /// Adds what a series brings to a block.
-    pub(crate) fn add(&mut self, instance: Option<&str>, block: i64, increase: &T) {
-        add_to(&mut self.by_block, block, increase);
-        if let Some(name) = instance {
-            if !self.instances.contains_key(name) {
-                self.instances.insert(name.into(), Instance::default());
-            }
-            if let Some(instance) = self.instances.get_mut(name) {
-                add_to(&mut instance.by_block, block, increase);
-            }
+    fn add_to_instance(&mut self, name: &str, block: i64, increase: &T) {
+        if !self.instances.contains_key(name) {
+            self.instances.insert(name.into(), Instance::default());
+        }
+        if let Some(instance) = self.instances.get_mut(name) {
+            add_to(&mut instance.by_block, block, increase);
         }
     }
 }
@@ -156,45 +167,60 @@ pub(crate) struct Gathered<T> {
     pub(crate) warnings: Vec<String>,
 }
 
-impl<T> Gathered<T> {
-    fn of(found: &Found) -> Self {
-        let mut gathered = Gathered {
-            grid: found.grid,
+impl<T> Default for Gathered<T> {
+    fn default() -> Self {
+        Gathered {
+            grid: Grid::default(),
             versions: BTreeMap::new(),
-            warnings: found.warnings.clone(),
-        };
-        for (series, belongs) in found.series.iter().zip(&found.belongs) {
-            for sample in &series.samples {
-                if let Some(version) = belongs.at(sample.t_ms) {
-                    gathered.blocks(version).saw(sample.t_ms);
-                }
-            }
+            warnings: Vec::new(),
         }
-        gathered
     }
+}
 
+impl<T> Gathered<T> {
     fn blocks(&mut self, version: &str) -> &mut Blocks<T> {
         if !self.versions.contains_key(version) {
             self.versions.insert(version.to_owned(), Blocks::default());
         }
         self.versions.entry(version.to_owned()).or_default()
     }
+
+    /// Forgets all blocks from `block` on.
+    fn drop_from(&mut self, block: i64) {
+        for blocks in self.versions.values_mut() {
+            blocks.by_block.split_off(&block);
+            for instance in blocks.instances.values_mut() {
+                instance.by_block.split_off(&block);
+            }
+        }
+    }
 }
+
 impl<T: Additive> Gathered<T> {
     fn add(&mut self, whose: Whose<'_>, block: i64, increase: &T) {
-        self.blocks(whose.version)
-            .add(whose.instance, block, increase);
+        let blocks = self.blocks(whose.version);
+        if !whose.is_beside {
+            add_to(&mut blocks.by_block, block, increase);
+        }
+        if let Some(name) = whose.instance {
+            blocks.add_to_instance(name, block, increase);
+        }
     }
 }
 
 /// Whose requests an increase is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug)]
 struct Whose<'f> {
     version: &'f str,
     instance: Option<&'f str>,
+    /// Whether other series count the same requests for the sum.
+    is_beside: bool,
 }
 
 /// Requests of one span kind (`SPAN_KIND_SERVER`), by version, in `(from_ms, now_ms]`.
+///
+/// # Errors
+/// When the source can't answer.
 pub(crate) async fn requests(
     source: &dyn MetricSource,
     target: &Target,
@@ -202,24 +228,15 @@ pub(crate) async fn requests(
     from_ms: i64,
     now_ms: i64,
 ) -> Result<Gathered<Counts>, SourceError> {
-    let mapping = source.mapping();
-    let found = find(source, &mapping.count, target, span_kind, from_ms, now_ms).await?;
-    let mut gathered = Gathered::<Counts>::of(&found);
-    for (at, one) in found.series.iter().enumerate() {
-        let is_error = mapping.is_error(&one.labels);
-        let births = found.births.of(one, from_ms);
-        for (t_ms, total) in float_increases(&one.samples, births) {
-            if let Some(whose) = found.whose(at, t_ms) {
-                let errors = if is_error { total } else { 0.0 };
-                let block = found.grid.block_of(t_ms);
-                gathered.add(whose, block, &Counts { total, errors });
-            }
-        }
-    }
-    Ok(gathered)
+    let mut requests = Requests::new(source.mapping(), target, span_kind, from_ms);
+    requests.look(source, now_ms).await?;
+    Ok(requests.lend())
 }
 
 /// Durations in seconds of requests of one span kind, by version, in `(from_ms, now_ms]`.
+///
+/// # Errors
+/// When the source can't answer.
 pub(crate) async fn durations(
     source: &dyn MetricSource,
     target: &Target,
@@ -227,154 +244,10 @@ pub(crate) async fn durations(
     from_ms: i64,
     now_ms: i64,
 ) -> Result<Gathered<Histogram>, SourceError> {
-    let metric = &source.mapping().duration;
-    let unit_s = source.mapping().duration_unit_s;
-    let native = find(source, metric, target, span_kind, from_ms, now_ms).await?;
-    let is_native = |series: &Series| {
-        let mut samples = series.samples.iter();
-        samples.any(|sample| matches!(sample.value, Value::Histogram(_)))
-    };
-    if native.series.iter().any(is_native) {
-        return Ok(of_native(&native, unit_s, from_ms));
-    }
-    let buckets = format!("{metric}_bucket");
-    let classic = find(source, &buckets, target, span_kind, from_ms, now_ms).await?;
-    Ok(of_classic(&classic, unit_s, from_ms))
-}
-
-fn of_native(found: &Found, unit_s: f64, from_ms: i64) -> Gathered<Histogram> {
-    let mut gathered = Gathered::of(found);
-    let mut explicit = Vec::new();
-    for (at, one) in found.series.iter().enumerate() {
-        let births = found.births.of(one, from_ms);
-        for (t_ms, increase) in histogram_increases(&one.samples, births) {
-            let Some(whose) = found.whose(at, t_ms) else {
-                continue;
-            };
-            let block = found.grid.block_of(t_ms);
-            if increase.has_custom_bounds() {
-                explicit.push(Cumulative::of(whose, block, &increase));
-            } else {
-                gathered.add(whose, block, &scaled(increase, unit_s));
-            }
-        }
-    }
-    let has_exponential = gathered
-        .versions
-        .values()
-        .any(|one| !one.by_block.is_empty());
-    match (has_exponential, explicit.is_empty()) {
-        (true, false) => gathered.warnings.push(
-            "native histograms with explicit bounds are left out: others have exponential ones"
-                .to_owned(),
-        ),
-        _ => add_explicit(&mut gathered, &explicit, unit_s),
-    }
-    gathered
-}
-/// An exponential histogram in seconds: a factor moves its buckets, by whole ones at most one
-/// bucket too far.
-fn scaled(histogram: Histogram, unit_s: f64) -> Histogram {
-    if unit_s == 1.0 {
-        return histogram;
-    }
-    let shift = (unit_s.log2() * f64::from(histogram.schema).exp2()).round() as i32;
-    let moved = histogram
-        .positive
-        .iter()
-        .map(|(at, count)| (at.saturating_add(shift), count));
-    Histogram {
-        sum: histogram.sum * unit_s,
-        zero_threshold: histogram.zero_threshold * unit_s,
-        positive: Buckets::from_sorted(moved.collect()),
-        ..histogram
-    }
-}
-
-/// Series of requests and what is known of them.
-struct Found {
-    series: Vec<Series>,
-    /// To which version each belongs, and when.
-    belongs: Vec<Belongs>,
-    /// Which instance each is of.
-    instances: Vec<Option<Arc<str>>>,
-    births: Births,
-    grid: Grid,
-    warnings: Vec<String>,
-}
-
-impl Found {
-    /// Whose requests a sample of a series counts; `None` where it is not to be counted.
-    fn whose(&self, series: usize, t_ms: i64) -> Option<Whose<'_>> {
-        Some(Whose {
-            version: self.belongs.get(series)?.at(t_ms)?,
-            instance: self.instances.get(series)?.as_deref(),
-        })
-    }
-}
-
-/// The raw samples of a target's requests of one kind in a window.
-async fn find(
-    source: &dyn MetricSource,
-    metric: &str,
-    target: &Target,
-    span_kind: &str,
-    from_ms: i64,
-    now_ms: i64,
-) -> Result<Found, SourceError> {
-    let selector = source.mapping().requests_of(metric, target, span_kind)?;
-    let window_ms = (now_ms - from_ms).max(1);
-    let expr = format!("{selector}[{window_ms}ms]");
-    let (series, mut warnings) = raw(source, &expr, now_ms).await?;
-    let (belongs, more) = join::versions(source, target, &series, window_ms, now_ms).await?;
-    warnings.extend(more);
-    let mapping = source.mapping();
-    let instances = series.iter().map(|one| mapping.instance_in(&one.labels));
-    Ok(Found {
-        births: Births::of_all(&series),
-        grid: grid::grid(&series, &belongs),
-        instances: instances.collect(),
-        series,
-        belongs,
-        warnings,
-    })
-}
-
-/// The answer to a top-level range selector.
-///
-/// # Errors
-/// When the source can't answer, or answers with anything but raw samples.
-pub(super) async fn raw(
-    source: &dyn MetricSource,
-    expr: &str,
-    now_ms: i64,
-) -> Result<(Vec<Series>, Vec<String>), SourceError> {
-    let answer = source.query(expr, now_ms).await?;
-    match answer.value {
-        QueryValue::Matrix(series) => Ok((series, answer.warnings)),
-        _ => Err(SourceError::Refused {
-            origin: source.name().to_owned(),
-            message: format!("{expr} should answer with raw samples and does not"),
-        }),
-    }
+    let mut durations = Durations::new(source.mapping(), target, span_kind, from_ms);
+    durations.look(source, now_ms).await?;
+    Ok(durations.lend())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn milliseconds_of_a_native_histogram_become_seconds() {
-        let histogram = Histogram {
-            schema: 3,
-            count: 1.0,
-            positive: Buckets::from_sorted(vec![(
-                slogate_series::histogram::bucket_index(3, 250.0),
-                1.0,
-            )]),
-            ..Histogram::default()
-        };
-        let median = scaled(histogram, 1e-3).quantile(0.5).unwrap();
-        assert!((0.22..0.28).contains(&median), "{median}");
-    }
-}
+mod tests;

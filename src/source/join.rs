@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use slogate_series::{Labels, Series};
 
 use super::mapping::{Join, Mapping, written};
-use super::{MetricSource, SourceError, blocks};
+use super::{MetricSource, SourceError};
 use crate::model::Target;
 
 /// How much further back than the window the other metric is looked at, in milliseconds: it may
@@ -46,6 +46,17 @@ impl Belongs {
             Belongs::Elsewhere => None,
         }
     }
+
+    /// Whether both say the same of all samples from `first_ms` to `last_ms`.
+    pub(super) fn agrees(&self, other: &Belongs, first_ms: i64, last_ms: i64) -> bool {
+        let changes = |belongs: &Belongs| match belongs {
+            Belongs::Since(versions) => versions.iter().map(|(since_ms, _)| *since_ms).collect(),
+            Belongs::To(_) | Belongs::Elsewhere => Vec::new(),
+        };
+        let (mine, theirs) = (changes(self), changes(other));
+        let mut times = mine.into_iter().chain(theirs).chain([first_ms]);
+        times.all(|t_ms| !(first_ms..=last_ms).contains(&t_ms) || self.at(t_ms) == other.at(t_ms))
+    }
 }
 
 /// The version of each of `series`, in their order, and the source's remarks.
@@ -60,32 +71,45 @@ pub(super) async fn versions(
     now_ms: i64,
 ) -> Result<(Vec<Belongs>, Vec<String>), SourceError> {
     let mapping = source.mapping();
-    let Some(join) = &mapping.join else {
-        let own = series
-            .iter()
-            .map(|one| Belongs::To(mapping.version_in(&one.labels)));
-        return Ok((own.collect(), Vec::new()));
-    };
-    if series.is_empty() {
-        return Ok((Vec::new(), Vec::new()));
-    }
-    let expr = format!("{}[{}ms]", selector(join, series), window_ms + EARLIER_MS);
-    let (said, warnings) = blocks::raw(source, &expr, now_ms).await?;
-    let said = Said::of(mapping, join, &said);
-    let belongs = series
+    let labels: Vec<&Labels> = series.iter().map(|one| &one.labels).collect();
+    let from_ms = now_ms - window_ms;
+    let (found, warnings) = ask(source, &labels, from_ms, now_ms).await?;
+    let mut said = Said::default();
+    said.take_in(mapping, &found);
+    let belongs = labels
         .iter()
-        .map(|one| said.of_series(join, target, &one.labels));
-    Ok((belongs.collect(), warnings))
+        .map(|one| said.belongs(mapping, target, one))
+        .collect();
+    Ok((belongs, warnings))
+}
+
+/// What the other metric shows of series with these labels after `from_ms`, and the source's
+/// remarks; nothing where no other metric is needed.
+///
+/// # Errors
+/// When the source can't answer.
+pub(super) async fn ask(
+    source: &dyn MetricSource,
+    series: &[&Labels],
+    from_ms: i64,
+    now_ms: i64,
+) -> Result<(Vec<Series>, Vec<String>), SourceError> {
+    match &source.mapping().join {
+        Some(join) if !series.is_empty() => {
+            let selector = selector(join, series);
+            source
+                .samples(&selector, from_ms - EARLIER_MS, now_ms)
+                .await
+        }
+        _ => Ok((Vec::new(), Vec::new())),
+    }
 }
 
 /// The other metric, as far as it is about `series`.
-fn selector(join: &Join, series: &[Series]) -> String {
+fn selector(join: &Join, series: &[&Labels]) -> String {
     let mut parts: Vec<String> = join.only.iter().map(written).collect();
     for label in &join.on {
-        let values: BTreeSet<&str> = series
-            .iter()
-            .filter_map(|one| one.labels.get(label))
-            .collect();
+        let values: BTreeSet<&str> = series.iter().filter_map(|one| one.get(label)).collect();
         if !values.is_empty() && values.len() <= VALUES_MAX {
             let any: Vec<String> = values.into_iter().map(regex::escape).collect();
             parts.push(format!("{label}=~\"{}\"", super::escape(&any.join("|"))));
@@ -94,40 +118,60 @@ fn selector(join: &Join, series: &[Series]) -> String {
     format!("{}{{{}}}", join.metric, parts.join(","))
 }
 
-/// What the other metric says, by the labels that are shared.
-struct Said(HashMap<Labels, Vec<Info>>);
+/// What the other metric has shown, by the labels that are shared.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Said(HashMap<Labels, Vec<Info>>);
 
+#[derive(Clone, Debug)]
 struct Info {
     since_ms: i64,
+    labels: Labels,
     version: String,
     environment: String,
 }
 
 impl Said {
-    fn of(mapping: &Mapping, join: &Join, said: &[Series]) -> Self {
-        let mut by_key: HashMap<Labels, Vec<Info>> = HashMap::new();
-        for one in said {
+    /// Adds what the other metric shows; whether that is anything new.
+    pub(super) fn take_in(&mut self, mapping: &Mapping, found: &[Series]) -> bool {
+        let Some(join) = &mapping.join else {
+            return false;
+        };
+        let mut is_news = false;
+        for one in found {
             let Some(first) = one.samples.first() else {
                 continue;
             };
+            let infos = self.0.entry(key(join, &one.labels)).or_default();
+            if infos.iter().any(|info| info.labels == one.labels) {
+                continue;
+            }
+            is_news = true;
             let environment = mapping
                 .environment
                 .as_ref()
                 .and_then(|label| label.value(&one.labels));
-            let infos = by_key.entry(key(join, &one.labels)).or_default();
             infos.push(Info {
                 since_ms: first.t_ms,
+                labels: one.labels.clone(),
                 version: mapping.version_in(&one.labels),
                 environment: environment.unwrap_or_default().to_owned(),
             });
+            infos.sort_by(|a, b| (a.since_ms, &a.labels).cmp(&(b.since_ms, &b.labels)));
         }
-        for infos in by_key.values_mut() {
-            infos.sort_by_key(|info| info.since_ms);
-        }
-        Said(by_key)
+        is_news
     }
 
-    fn of_series(&self, join: &Join, target: &Target, labels: &Labels) -> Belongs {
+    /// Whether nothing was asked yet of series with these labels.
+    pub(super) fn is_silent_on(&self, mapping: &Mapping, labels: &Labels) -> bool {
+        let join = mapping.join.as_ref();
+        join.is_some_and(|join| !self.0.contains_key(&key(join, labels)))
+    }
+
+    /// To which version the series with these labels belongs.
+    pub(super) fn belongs(&self, mapping: &Mapping, target: &Target, labels: &Labels) -> Belongs {
+        let Some(join) = &mapping.join else {
+            return Belongs::To(mapping.version_in(labels));
+        };
         let Some(infos) = self.0.get(&key(join, labels)) else {
             return Belongs::To(String::new());
         };
@@ -191,16 +235,17 @@ mod tests {
             ..MappingSettings::default()
         });
         let mapping = mapping.unwrap();
-        let join = mapping.join.as_ref().unwrap();
-        let said = [
+        let infos = [
             info("a:80", "2", "production", 500),
             info("a:80", "1", "production", 100),
             info("b:80", "2", "staging", 100),
         ];
-        let said = Said::of(&mapping, join, &said);
+        let mut said = Said::default();
+        assert!(said.take_in(&mapping, &infos));
+        assert!(!said.take_in(&mapping, &infos), "it is known");
         let of = |instance: &str, environment: &str| {
             let labels = Labels::from_pairs([("job", "checkout"), ("instance", instance)]);
-            said.of_series(join, &Target::new("checkout", environment), &labels)
+            said.belongs(&mapping, &Target::new("checkout", environment), &labels)
         };
         let moved = of("a:80", "production");
         let versions = [50, 100, 499, 500, 900].map(|t_ms| moved.at(t_ms));
@@ -208,6 +253,8 @@ mod tests {
         assert_eq!(of("b:80", "production"), Belongs::Elsewhere);
         assert_eq!(of("b:80", "").at(0), Some("2"));
         assert_eq!(of("c:80", "production").at(0), Some(""));
+        let one = of("b:80", "staging");
+        assert!(!moved.agrees(&one, 0, 499) && moved.agrees(&one, 500, 900));
     }
 
     #[test]
@@ -223,7 +270,10 @@ mod tests {
             series(&[("namespace", "shop"), ("pod", "b")], &[0]),
         ];
         assert_eq!(
-            selector(mapping.join.as_ref().unwrap(), &pods),
+            selector(
+                mapping.join.as_ref().unwrap(),
+                &pods.each_ref().map(|pod| &pod.labels)
+            ),
             "kube_pod_owner{owner_kind=\"ReplicaSet\",namespace=~\"shop\",pod=~\"a\\\\.1|b\"}"
         );
     }

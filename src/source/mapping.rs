@@ -60,6 +60,15 @@ pub struct Mapping {
     pub(crate) duration_unit_s: f64,
     /// The label with the span kind.
     pub(crate) span_kind: Option<String>,
+    /// Metrics that count the same requests by instance, where series don't name instances.
+    pub(crate) by_instance: Option<ByInstance>,
+}
+
+/// Metrics that count requests by instance, with the labels that requests have otherwise.
+#[derive(Clone, Debug)]
+pub(crate) struct ByInstance {
+    pub(crate) count: String,
+    pub(crate) duration: String,
 }
 
 /// A label, and which part of its value counts.
@@ -130,6 +139,7 @@ impl Mapping {
             duration: "traces_span_metrics_duration_seconds".to_owned(),
             duration_unit_s: 1.0,
             span_kind: Some("span_kind".to_owned()),
+            by_instance: Some(ByInstance::of_spans()),
         }
     }
 
@@ -200,6 +210,14 @@ impl Mapping {
                 "" | "-" => None,
                 label => Some(label_name("requests.spanKind", label)?),
             },
+            // Other counters are counted by nobody else.
+            by_instance: match preset.has_own_instances
+                && settings.count.is_none()
+                && settings.duration.is_none()
+            {
+                true => Some(ByInstance::of_spans()),
+                false => None,
+            },
         })
     }
 
@@ -257,6 +275,16 @@ impl Mapping {
 
     pub(crate) fn joins_environment(&self) -> bool {
         self.join.as_ref().is_some_and(|join| join.has_environment)
+    }
+}
+
+impl ByInstance {
+    /// What slogate itself makes of spans.
+    fn of_spans() -> Self {
+        ByInstance {
+            count: "slogate_instance_requests_total".to_owned(),
+            duration: "slogate_instance_duration_seconds".to_owned(),
+        }
     }
 }
 

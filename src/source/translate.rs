@@ -16,7 +16,7 @@ use slogate_series::MatchOp;
 
 use super::join::VALUES_MAX;
 use super::mapping::{Join, MappedLabel, Mapping, written};
-use super::{MetricSource, SourceError, blocks, escape};
+use super::{MetricSource, SourceError, escape};
 
 /// The labels in the policy's words.
 const WORDS: [&str; 3] = [
@@ -145,13 +145,9 @@ async fn instances(
     };
     let own = join.only.iter().map(written);
     let parts: Vec<String> = own.chain([said.to_owned()]).collect();
-    let expr = format!(
-        "{}{{{}}}[{}ms]",
-        join.metric,
-        parts.join(","),
-        window_ms.max(1)
-    );
-    let (found, _) = blocks::raw(source, &expr, at_ms).await?;
+    let selector = format!("{}{{{}}}", join.metric, parts.join(","));
+    let from_ms = at_ms - window_ms.max(1);
+    let (found, _) = source.samples(&selector, from_ms, at_ms).await?;
     let values: BTreeSet<&str> = found
         .iter()
         .filter_map(|one| one.labels.get(label))

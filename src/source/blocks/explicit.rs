@@ -3,83 +3,26 @@
 //! Those of unlike bounds, as when a release changes them, are compared at the bounds they share;
 //! where they share none, there is nothing to compare.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use slogate_series::{Buckets, Histogram, Labels, histogram::CUSTOM_SCHEMA};
+use slogate_series::{Buckets, Histogram, histogram::CUSTOM_SCHEMA};
 
-use super::increases::float_increases;
-use super::{Found, Gathered, Whose};
-
-/// Blocks from classic buckets, series that differ in `le` alone.
-pub(super) fn of_classic(found: &Found, unit_s: f64, from_ms: i64) -> Gathered<Histogram> {
-    let mut gathered = Gathered::of(found);
-    // The buckets of one histogram are the series that differ in `le` alone.
-    let mut groups: HashMap<Labels, Vec<(f64, usize)>> = HashMap::new();
-    for (at, one) in found.series.iter().enumerate() {
-        let bound = one.labels.get("le").and_then(bound);
-        if let Some(bound) = bound {
-            let group = groups.entry(one.labels.without(&["le"])).or_default();
-            group.push((bound, at));
-        }
-    }
-    let mut explicit = Vec::new();
-    for (_, mut group) in groups {
-        group.sort_by(|a, b| a.0.total_cmp(&b.0));
-        group.dedup_by(|a, b| a.0 == b.0);
-        let bounds: Vec<f64> = group.iter().map(|(bound, _)| *bound).collect();
-        if bounds.last() != Some(&f64::INFINITY) {
-            continue;
-        }
-        let mut by_block: BTreeMap<(Whose<'_>, i64), Vec<f64>> = BTreeMap::new();
-        for (nth, (_, at)) in group.iter().enumerate() {
-            let Some(one) = found.series.get(*at) else {
-                continue;
-            };
-            for (t_ms, increase) in float_increases(&one.samples, found.births.of(one, from_ms)) {
-                let Some(whose) = found.whose(*at, t_ms) else {
-                    continue;
-                };
-                let key = (whose, found.grid.block_of(t_ms));
-                let counts = by_block
-                    .entry(key)
-                    .or_insert_with(|| vec![0.0; bounds.len()]);
-                if let Some(count) = counts.get_mut(nth) {
-                    *count += increase;
-                }
-            }
-        }
-        explicit.extend(
-            by_block
-                .into_iter()
-                .map(|((whose, block), counts)| Cumulative {
-                    whose,
-                    block,
-                    counts: bounds.iter().copied().zip(counts).collect(),
-                }),
-        );
-    }
-    add_explicit(&mut gathered, &explicit, unit_s);
-    gathered
-}
-
-fn bound(text: &str) -> Option<f64> {
-    match text {
-        "+Inf" | "Inf" | "inf" => Some(f64::INFINITY),
-        text => text.parse().ok().filter(|bound: &f64| !bound.is_nan()),
-    }
-}
+use super::{Gathered, Whose};
 
 /// What one histogram with explicit bounds brings to a block: how many were at most each bound,
 /// which ends with infinity.
-pub(super) struct Cumulative<'f> {
-    whose: Whose<'f>,
-    block: i64,
-    counts: Vec<(f64, f64)>,
+#[derive(Debug)]
+pub(super) struct Cumulative {
+    pub(super) version: String,
+    pub(super) instance: Option<Arc<str>>,
+    pub(super) is_beside: bool,
+    pub(super) block: i64,
+    pub(super) counts: Vec<(f64, f64)>,
 }
 
-impl<'f> Cumulative<'f> {
-    pub(super) fn of(whose: Whose<'f>, block: i64, histogram: &Histogram) -> Self {
+impl Cumulative {
+    /// Of a native histogram's increase.
+    pub(super) fn of(whose: Whose<'_>, block: i64, histogram: &Histogram) -> Self {
         let mut total = 0.0;
         let ends = histogram
             .custom_bounds
@@ -91,7 +34,9 @@ impl<'f> Cumulative<'f> {
             (end, total)
         });
         Cumulative {
-            whose,
+            version: whose.version.to_owned(),
+            instance: whose.instance.map(Arc::from),
+            is_beside: whose.is_beside,
             block,
             counts: counts.collect(),
         }
@@ -104,75 +49,112 @@ impl<'f> Cumulative<'f> {
         let found = found.ok().and_then(|at| self.counts.get(at));
         found.map_or(0.0, |(_, count)| *count)
     }
+
+    fn has(&self, bound: f64) -> bool {
+        let found = self
+            .counts
+            .binary_search_by(|(end, _)| end.total_cmp(&bound));
+        found.is_ok()
+    }
 }
 
-/// Brings all to the bounds that they share, and adds them up.
-pub(super) fn add_explicit(
-    gathered: &mut Gathered<Histogram>,
-    all: &[Cumulative<'_>],
-    unit_s: f64,
-) {
-    let Some(first) = all.first() else {
-        return;
-    };
-    let mut shared: Vec<f64> = first.counts.iter().map(|(bound, _)| *bound).collect();
-    let mut is_unlike = false;
-    for one in all {
-        let has = |bound: &f64| {
-            one.counts
-                .binary_search_by(|(end, _)| end.total_cmp(bound))
-                .is_ok()
+/// The bounds that all histograms so far share.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    /// Ascending, infinity last; `None` before the first histogram.
+    bounds: Option<Vec<f64>>,
+    is_unlike: bool,
+}
+
+impl Shared {
+    /// Whether there was no histogram yet.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bounds.is_none()
+    }
+
+    /// Brings all to the bounds that they share, and adds them up. False where earlier ones had
+    /// bounds that these don't share, so that they have to be added anew.
+    pub(super) fn add_all(
+        &mut self,
+        gathered: &mut Gathered<Histogram>,
+        all: &[Cumulative],
+        unit_s: f64,
+    ) -> bool {
+        let is_kept = self.narrow(all);
+        let Some((_, shared)) = self.bounds.as_ref().and_then(|bounds| bounds.split_last()) else {
+            return is_kept;
         };
-        is_unlike |= one.counts.len() != shared.len();
-        shared.retain(has);
-        is_unlike |= one.counts.len() != shared.len();
-    }
-    shared.pop();
-    if is_unlike {
-        gathered.warnings.push(format!(
-            "histograms have unlike buckets and are compared at the {} bounds they share",
-            shared.len()
-        ));
-    }
-    if shared.is_empty() {
-        return;
-    }
-    let bounds: Arc<[f64]> = shared.iter().map(|bound| bound * unit_s).collect();
-    for one in all {
-        let mut before = 0.0;
-        let mut entries = Vec::new();
-        for (at, bound) in (0..).zip(shared.iter().chain([&f64::INFINITY])) {
-            // Scrapes are not atomic in every client: a bucket may be behind the one below it.
-            let upto = one.at(*bound).max(before);
-            if upto > before {
-                entries.push((at, upto - before));
+        if self.is_unlike {
+            gathered.warnings.push(format!(
+                "histograms have unlike buckets and are compared at the {} bounds they share",
+                shared.len()
+            ));
+        }
+        if !shared.is_empty() {
+            let bounds: Arc<[f64]> = shared.iter().map(|bound| bound * unit_s).collect();
+            for one in all {
+                add(gathered, one, shared, &bounds);
             }
-            before = upto;
         }
-        let histogram = Histogram {
-            schema: CUSTOM_SCHEMA,
-            count: before,
-            custom_bounds: bounds.clone(),
-            positive: Buckets::from_sorted(entries),
-            ..Histogram::default()
-        };
-        if before > 0.0 {
-            gathered.add(one.whose, one.block, &histogram);
-        }
+        is_kept
     }
+
+    fn narrow(&mut self, all: &[Cumulative]) -> bool {
+        let mut is_kept = true;
+        let had_some = self.bounds.is_some();
+        for one in all {
+            let Some(bounds) = &mut self.bounds else {
+                self.bounds = Some(one.counts.iter().map(|(bound, _)| *bound).collect());
+                continue;
+            };
+            self.is_unlike |= one.counts.len() != bounds.len();
+            let before = bounds.len();
+            bounds.retain(|bound| one.has(*bound));
+            self.is_unlike |= bounds.len() != before;
+            is_kept &= !had_some || bounds.len() == before;
+        }
+        is_kept
+    }
+}
+
+fn add(gathered: &mut Gathered<Histogram>, one: &Cumulative, shared: &[f64], bounds: &Arc<[f64]>) {
+    let mut before = 0.0;
+    let mut entries = Vec::new();
+    for (at, bound) in (0..).zip(shared.iter().chain([&f64::INFINITY])) {
+        // Scrapes are not atomic in every client: a bucket may be behind the one below it.
+        let upto = one.at(*bound).max(before);
+        if upto > before {
+            entries.push((at, upto - before));
+        }
+        before = upto;
+    }
+    if before <= 0.0 {
+        return;
+    }
+    let histogram = Histogram {
+        schema: CUSTOM_SCHEMA,
+        count: before,
+        custom_bounds: bounds.clone(),
+        positive: Buckets::from_sorted(entries),
+        ..Histogram::default()
+    };
+    let whose = Whose {
+        version: &one.version,
+        instance: one.instance.as_deref(),
+        is_beside: one.is_beside,
+    };
+    gathered.add(whose, one.block, &histogram);
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Grid;
     use super::*;
 
-    fn explicit<'a>(version: &'a str, block: i64, counts: &[(f64, f64)]) -> Cumulative<'a> {
+    fn explicit(version: &str, block: i64, counts: &[(f64, f64)]) -> Cumulative {
         Cumulative {
-            whose: Whose {
-                version,
-                instance: None,
-            },
+            version: version.to_owned(),
+            instance: None,
+            is_beside: false,
             block,
             counts: counts.to_vec(),
         }
@@ -181,11 +163,7 @@ mod tests {
     #[test]
     fn unlike_buckets_are_compared_where_they_agree() {
         const INF: f64 = f64::INFINITY;
-        let mut gathered = Gathered {
-            grid: Grid::default(),
-            versions: BTreeMap::new(),
-            warnings: Vec::new(),
-        };
+        let mut gathered = Gathered::default();
         let all = [
             explicit(
                 "1",
@@ -198,7 +176,8 @@ mod tests {
                 &[(50.0, 1.0), (100.0, 3.0), (500.0, 2.0), (INF, 5.0)],
             ),
         ];
-        add_explicit(&mut gathered, &all, 1e-3);
+        let mut shared = Shared::default();
+        assert!(shared.add_all(&mut gathered, &all, 1e-3));
         let one = &gathered.versions["1"].by_block[&0];
         assert_eq!(&*one.custom_bounds, [0.1, 0.5]);
         assert_eq!(one.positive.as_slice(), [(0, 4.0), (1, 5.0), (2, 1.0)]);
@@ -208,5 +187,7 @@ mod tests {
             (5.0, &[(0, 3.0), (2, 2.0)][..])
         );
         assert_eq!(gathered.warnings.len(), 1);
+        let less = [explicit("2", 1, &[(100.0, 1.0), (INF, 1.0)])];
+        assert!(!shared.add_all(&mut gathered, &less, 1e-3));
     }
 }

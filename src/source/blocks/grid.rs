@@ -2,9 +2,7 @@
 
 use std::collections::HashMap;
 
-use slogate_series::Series;
-
-use crate::source::join::Belongs;
+use smallvec::SmallVec;
 
 /// The shortest block: two of the default five-second flushes of span metrics.
 pub(crate) const BLOCK_MS: i64 = 10_000;
@@ -31,7 +29,7 @@ impl Default for Grid {
 
 impl Grid {
     /// The grid for samples that come every `interval_ms`.
-    pub(super) fn for_interval(interval_ms: i64) -> Self {
+    fn for_interval(interval_ms: i64) -> Self {
         // Scrapes are a few milliseconds early or late; that makes no block longer.
         let seconds = (interval_ms + 500).div_euclid(1000);
         let blocks = (2 * seconds * 1000 + BLOCK_MS - 1).div_euclid(BLOCK_MS);
@@ -54,26 +52,53 @@ impl Grid {
         };
         (now_ms - settle_ms).div_euclid(self.block_ms)
     }
+
+    /// The end of the last block that is complete at `now_ms`.
+    pub(super) fn settled_ms(self, now_ms: i64) -> i64 {
+        self.end(now_ms).saturating_mul(self.block_ms)
+    }
 }
 
-/// Samples of a version come as often as those of its busiest series; blocks have to suit the
-/// version whose samples are the rarest.
-pub(super) fn grid(series: &[Series], belongs: &[Belongs]) -> Grid {
-    let mut by_version: HashMap<&str, i64> = HashMap::new();
-    for (one, belongs) in series.iter().zip(belongs) {
-        let mut gaps: Vec<i64> = one
-            .samples
-            .windows(2)
-            .filter_map(|pair| Some(pair.last()?.t_ms - pair.first()?.t_ms))
-            .collect();
-        gaps.sort_unstable();
-        let (Some(typical), Some(last)) = (gaps.get(gaps.len() / 2), one.samples.last()) else {
-            continue;
-        };
-        if let Some(version) = belongs.at(last.t_ms) {
-            let shortest = by_version.entry(version).or_insert(*typical);
-            *shortest = (*shortest).min(*typical);
+/// The times between a series' samples, in whole seconds, with how often each was seen.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Gaps(SmallVec<[(i64, u32); 2]>);
+
+impl Gaps {
+    /// Counts one; scrapes are a few milliseconds early or late.
+    pub(super) fn note(&mut self, gap_ms: i64) {
+        let seconds = (gap_ms + 500).div_euclid(1000);
+        match self.0.binary_search_by_key(&seconds, |(known, _)| *known) {
+            Ok(at) => {
+                if let Some((_, count)) = self.0.get_mut(at) {
+                    *count = count.saturating_add(1);
+                }
+            }
+            Err(at) => self.0.insert(at, (seconds, 1)),
         }
+    }
+
+    /// The one in the middle.
+    pub(super) fn typical_ms(&self) -> Option<i64> {
+        let all: u64 = self.0.iter().map(|(_, count)| u64::from(*count)).sum();
+        let mut left = all / 2;
+        for (seconds, count) in &self.0 {
+            match left.checked_sub(u64::from(*count)) {
+                Some(rest) => left = rest,
+                None => return Some(seconds * 1000),
+            }
+        }
+        None
+    }
+}
+
+/// The grid for series that are sampled this often, each with its version: samples of a version
+/// come as often as those of its busiest series, and blocks have to suit the version whose
+/// samples are the rarest.
+pub(super) fn grid<'a>(typical: impl Iterator<Item = (&'a str, i64)>) -> Grid {
+    let mut by_version: HashMap<&str, i64> = HashMap::new();
+    for (version, gap_ms) in typical {
+        let shortest = by_version.entry(version).or_insert(gap_ms);
+        *shortest = (*shortest).min(gap_ms);
     }
     by_version
         .values()
@@ -108,5 +133,21 @@ mod tests {
             assert_eq!(grid.block_ms, seconds * 1000, "{interval_ms}");
         }
         assert_eq!(Grid::for_interval(i64::MAX / 4).block_ms, BLOCK_MAX_MS);
+    }
+
+    #[test]
+    fn the_typical_gap_is_the_one_in_the_middle() {
+        let mut gaps = Gaps::default();
+        assert_eq!(gaps.typical_ms(), None);
+        for gap_ms in [4_990, 5_010, 300_000, 5_000, 15_000] {
+            gaps.note(gap_ms);
+        }
+        assert_eq!(gaps.typical_ms(), Some(5_000));
+        gaps.note(15_200);
+        assert_eq!(
+            gaps.typical_ms(),
+            Some(15_000),
+            "of an even number the upper one"
+        );
     }
 }

@@ -4,33 +4,38 @@
 //! have begun inside the window. Nothing is extrapolated.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use slogate_series::{Histogram, Labels, Sample, Series, Value};
+use slogate_series::{Histogram, Labels, ResetHint, Sample, Value};
 
 /// When each process was first sampled.
-pub(super) struct Births(HashMap<Labels, i64>);
+#[derive(Clone, Debug, Default)]
+pub(super) struct Births {
+    processes: HashMap<Labels, usize>,
+    first_ms: Vec<i64>,
+}
 
 /// What makes a process, in the order of the labels' names.
 const PROCESS: [&str; 3] = ["instance", "job", "pod"];
 
 impl Births {
-    pub(super) fn of_all(series: &[Series]) -> Self {
-        let mut first_ms = HashMap::new();
-        for one in series {
-            if let (Some(process), Some(first)) = (process_of(&one.labels), one.samples.first()) {
-                let known = first_ms.entry(process).or_insert(first.t_ms);
-                *known = first.t_ms.min(*known);
-            }
+    /// Remembers that a series was sampled at `t_ms`; the number of its process, where that is
+    /// known.
+    pub(super) fn note(&mut self, labels: &Labels, t_ms: i64) -> Option<usize> {
+        let next = self.first_ms.len();
+        let process = *self.processes.entry(process_of(labels)?).or_insert(next);
+        match self.first_ms.get_mut(process) {
+            Some(first_ms) => *first_ms = t_ms.min(*first_ms),
+            None => self.first_ms.push(t_ms),
         }
-        Births(first_ms)
+        Some(process)
     }
 
-    /// From when on a first sample of the series counts whole.
-    pub(super) fn of(&self, series: &Series, window_start_ms: i64) -> Born {
-        let process = process_of(&series.labels).and_then(|process| self.0.get(&process));
+    /// From when on a first sample of a series of a process counts whole.
+    pub(super) fn of(&self, process: Option<usize>, window_start_ms: i64) -> Born {
         Born {
             window_start_ms,
-            sampled_since_ms: process.copied(),
+            sampled_since_ms: process.and_then(|at| self.first_ms.get(at).copied()),
         }
     }
 }
@@ -42,7 +47,7 @@ fn process_of(labels: &Labels) -> Option<Labels> {
 
 /// What is known of a series' beginning.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Born {
+pub(super) struct Born {
     window_start_ms: i64,
     /// When its process was first sampled.
     sampled_since_ms: Option<i64>,
@@ -60,28 +65,57 @@ impl Born {
     }
 }
 
-/// The increase that each float sample brings, with its time. Stale markers bring nothing.
-pub(super) fn float_increases(
-    samples: &[Sample],
-    born: Born,
-) -> impl Iterator<Item = (i64, f64)> + '_ {
-    let mut before: Option<f64> = None;
-    samples.iter().filter_map(move |sample| {
+/// Where a counter stood at its last sample; `None` before the first.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Stand {
+    float: Option<f64>,
+    histogram: Option<Arc<Histogram>>,
+}
+
+impl Stand {
+    /// What a float sample brings. Stale markers bring nothing.
+    pub(super) fn float(&mut self, sample: &Sample, born: Born) -> Option<f64> {
         let Value::Float(value) = sample.value else {
             return None;
         };
         if !value.is_finite() {
             return None;
         }
-        let increase = match before {
+        let increase = match self.float {
             Some(before) if value >= before => value - before,
             Some(_) => value,
             None if born.inside(sample) => value,
             None => 0.0,
         };
-        before = Some(value);
-        (increase > 0.0).then_some((sample.t_ms, increase))
-    })
+        self.float = Some(value);
+        (increase > 0.0).then_some(increase)
+    }
+
+    /// What a histogram sample brings.
+    pub(super) fn histogram(&mut self, sample: &Sample, born: Born) -> Option<Histogram> {
+        let Value::Histogram(histogram) = &sample.value else {
+            return None;
+        };
+        if sample.value.is_stale() {
+            return None;
+        }
+        let increase = match &self.histogram {
+            // Nothing happened since: that is the usual case, and cheap to see.
+            Some(before) if is_same(before, histogram) => None,
+            Some(before) if histogram.is_reset_after(before) => Some((**histogram).clone()),
+            Some(before) => Some(histogram.sub(before)),
+            None if born.inside(sample) => Some((**histogram).clone()),
+            None => None,
+        };
+        self.histogram = Some(histogram.clone());
+        increase
+            .filter(|increase| increase.count > 0.0)
+            .map(Histogram::compact)
+    }
+}
+
+fn is_same(before: &Arc<Histogram>, now: &Arc<Histogram>) -> bool {
+    now.reset_hint != ResetHint::Reset && (Arc::ptr_eq(before, now) || before == now)
 }
 
 /// How much a counter grew over its samples in a window.
@@ -90,42 +124,16 @@ pub(crate) fn increase(samples: &[Sample], window_start_ms: i64) -> f64 {
         window_start_ms,
         sampled_since_ms: None,
     };
-    float_increases(samples, born)
-        .map(|(_, increase)| increase)
-        .sum()
-}
-
-/// The increase that each histogram sample brings, with its time.
-pub(super) fn histogram_increases(
-    samples: &[Sample],
-    born: Born,
-) -> impl Iterator<Item = (i64, Histogram)> + '_ {
-    let mut before: Option<&Histogram> = None;
-    samples.iter().filter_map(move |sample| {
-        let Value::Histogram(histogram) = &sample.value else {
-            return None;
-        };
-        if sample.value.is_stale() {
-            return None;
-        }
-        let increase = match before {
-            Some(before) if histogram.is_reset_after(before) => Some((**histogram).clone()),
-            Some(before) => Some(histogram.sub(before)),
-            None if born.inside(sample) => Some((**histogram).clone()),
-            None => None,
-        };
-        before = Some(histogram);
-        increase
-            .filter(|increase| increase.count > 0.0)
-            .map(|i| (sample.t_ms, i.compact()))
-    })
+    let mut stand = Stand::default();
+    let increases = samples
+        .iter()
+        .filter_map(|sample| stand.float(sample, born));
+    increases.sum()
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use slogate_series::{Buckets, stale_nan};
+    use slogate_series::{Buckets, Series, stale_nan};
 
     use super::*;
 
@@ -144,18 +152,23 @@ mod tests {
         }
     }
 
+    fn float_increases(samples: &[Sample], born: Born) -> Vec<(i64, f64)> {
+        let mut stand = Stand::default();
+        let increases = samples
+            .iter()
+            .filter_map(|sample| Some((sample.t_ms, stand.float(sample, born)?)));
+        increases.collect()
+    }
+
     #[test]
     fn a_first_sample_counts_only_if_the_series_began_in_the_window() {
         let old = [at(1_000, 500, 40.0), at(2_000, 500, 45.0)];
-        assert_eq!(
-            float_increases(&old, since(900)).collect::<Vec<_>>(),
-            [(2_000, 5.0)]
-        );
+        assert_eq!(float_increases(&old, since(900)), [(2_000, 5.0)]);
         let born = [at(1_000, 950, 3.0), at(2_000, 950, 4.0)];
-        let increases: Vec<_> = float_increases(&born, since(900)).collect();
+        let increases = float_increases(&born, since(900));
         assert_eq!(increases, [(1_000, 3.0), (2_000, 1.0)]);
         let unknown = [at(1_000, 0, 3.0)];
-        assert_eq!(float_increases(&unknown, since(900)).count(), 0);
+        assert_eq!(float_increases(&unknown, since(900)), []);
     }
 
     #[test]
@@ -166,10 +179,7 @@ mod tests {
             at(3, 0, stale_nan()),
             at(4, 3, 5.0),
         ];
-        assert_eq!(
-            float_increases(&samples, since(0)).collect::<Vec<_>>(),
-            [(2, 2.0), (4, 5.0)]
-        );
+        assert_eq!(float_increases(&samples, since(0)), [(2, 2.0), (4, 5.0)]);
     }
 
     #[test]
@@ -189,10 +199,14 @@ mod tests {
             sample(2, [6.0, 8.0]),
             sample(3, [1.0, 0.0]),
         ];
-        let increases: Vec<_> = histogram_increases(&samples, since(0)).collect();
+        let mut stand = Stand::default();
+        let increases: Vec<_> = samples
+            .iter()
+            .filter_map(|sample| stand.histogram(sample, since(0)))
+            .collect();
         assert_eq!(increases.len(), 2);
-        assert_eq!(increases[0].1.positive.as_slice(), [(0, 1.0), (1, 3.0)]);
-        assert_eq!(increases[1].1.positive.as_slice(), [(0, 1.0)]);
+        assert_eq!(increases[0].positive.as_slice(), [(0, 1.0), (1, 3.0)]);
+        assert_eq!(increases[1].positive.as_slice(), [(0, 1.0)]);
     }
 
     /// The first failure of a pod makes a new series; without its first sample it would be lost.
@@ -211,12 +225,17 @@ mod tests {
             // Nothing is known of this process: its counters may be old.
             series("500", "two", &[(16_000, 900.0)]),
         ];
-        let births = Births::of_all(&all);
-        let grown = |one: &Series| -> f64 {
-            float_increases(&one.samples, births.of(one, 0))
+        let mut births = Births::default();
+        let processes = all
+            .each_ref()
+            .map(|one| births.note(&one.labels, one.samples[0].t_ms));
+        let grown = |(one, process): (&Series, &Option<usize>)| -> f64 {
+            float_increases(&one.samples, births.of(*process, 0))
+                .iter()
                 .map(|(_, n)| n)
                 .sum()
         };
-        assert_eq!(all.each_ref().map(grown), [20.0, 3.0, 0.0]);
+        let grown: Vec<f64> = all.iter().zip(&processes).map(grown).collect();
+        assert_eq!(grown, [20.0, 3.0, 0.0]);
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Preset {
     pub(crate) duration: &'static str,
     pub(crate) duration_unit: &'static str,
     pub(crate) span_kind: &'static str,
+    /// Whether slogate itself counts these requests by instance too.
+    pub(crate) has_own_instances: bool,
 }
 
 /// Span metrics with resource attributes as labels: what slogate makes itself.
@@ -41,6 +43,7 @@ const OTEL: Preset = Preset {
     duration: "traces_span_metrics_duration_seconds",
     duration_unit: "s",
     span_kind: "span_kind",
+    has_own_instances: true,
 };
 
 /// An application's own OTLP metrics in a Prometheus that promotes `service.version` and
@@ -55,6 +58,7 @@ const OTEL_PROMETHEUS: Preset = Preset {
     errors: "http_response_status_code=~\"5..\"",
     duration: "http_server_request_duration_seconds",
     span_kind: "",
+    has_own_instances: false,
     ..OTEL
 };
 
@@ -93,6 +97,7 @@ const ISTIO: Preset = Preset {
     duration: "istio_request_duration_milliseconds",
     duration_unit: "ms",
     span_kind: "",
+    has_own_instances: false,
     ..OTEL
 };
 
@@ -109,6 +114,7 @@ const LINKERD: Preset = Preset {
     duration: "response_latency_ms",
     duration_unit: "ms",
     span_kind: "",
+    has_own_instances: false,
     ..OTEL
 };
 
@@ -123,6 +129,7 @@ const PLAIN: Preset = Preset {
     errors: "code=~\"5..\"",
     duration: "http_request_duration_seconds",
     span_kind: "",
+    has_own_instances: false,
     ..OTEL
 };
 
