@@ -48,6 +48,7 @@ mod compare;
 mod coverage;
 mod errors;
 pub(crate) mod examine;
+mod kept;
 mod latency;
 mod outlook;
 mod threshold;

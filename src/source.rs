@@ -78,17 +78,7 @@ pub trait MetricSource: Send + Sync {
         from_ms: i64,
         to_ms: i64,
     ) -> BoxFuture<'a, Result<(Vec<Series>, Vec<String>), SourceError>> {
-        Box::pin(async move {
-            let expr = format!("{selector}[{}ms]", (to_ms - from_ms).max(1));
-            let answer = self.query(&expr, to_ms).await?;
-            match answer.value {
-                QueryValue::Matrix(series) => Ok((series, answer.warnings)),
-                _ => Err(SourceError::Refused {
-                    origin: self.name().to_owned(),
-                    message: format!("{expr} should answer with raw samples and does not"),
-                }),
-            }
-        })
+        Box::pin(samples_by_query(self, selector, from_ms, to_ms))
     }
 
     /// What to call it in errors and evidence, for example `embedded` or a URL.
@@ -102,6 +92,24 @@ pub trait MetricSource: Send + Sync {
     /// Whether it is to be asked which versions run; see [`observed()`].
     fn observes(&self) -> bool {
         false
+    }
+}
+
+/// [`MetricSource::samples`] as a query.
+async fn samples_by_query<S: MetricSource + ?Sized>(
+    source: &S,
+    selector: &str,
+    from_ms: i64,
+    to_ms: i64,
+) -> Result<(Vec<Series>, Vec<String>), SourceError> {
+    let expr = format!("{selector}[{}ms]", (to_ms - from_ms).max(1));
+    let answer = source.query(&expr, to_ms).await?;
+    match answer.value {
+        QueryValue::Matrix(series) => Ok((series, answer.warnings)),
+        _ => Err(SourceError::Refused {
+            origin: source.name().to_owned(),
+            message: format!("{expr} should answer with raw samples and does not"),
+        }),
     }
 }
 

@@ -6,8 +6,11 @@
 //! the end says the same as a look after every block, and a check that has failed stays failed.
 //! Where something it relied on is not what it was (another baseline, another grid, another
 //! begin), it starts over from the first block.
+//!
+//! [`Telemetry`] gathers it look by look, and [`Kept`](super::kept::Kept) is both for the
+//! watcher.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use slogate_series::Histogram;
@@ -41,23 +44,97 @@ impl Observed {
         source: &dyn MetricSource,
         now_ms: i64,
     ) -> Observed {
-        let mut observed = Observed::default();
-        let from_ms = history_from_ms(gate, &subject.deployment);
-        for compare in comparing(gate) {
-            let (target, kind) = (&subject.deployment.target, compare.span_kind.label());
-            match compare.sli {
-                CompareSli::ErrorRatio if !observed.requests.contains_key(kind) => {
-                    let found = blocks::requests(source, target, kind, from_ms, now_ms).await;
-                    observed.requests.insert(kind, found);
-                }
-                CompareSli::Duration { .. } if !observed.durations.contains_key(kind) => {
-                    let found = blocks::durations(source, target, kind, from_ms, now_ms).await;
-                    observed.durations.insert(kind, found);
-                }
-                _ => {}
-            }
+        let mut telemetry = Telemetry::new(history_from_ms(gate, &subject.deployment));
+        telemetry.look(gate, subject, source, now_ms).await;
+        telemetry.observed
+    }
+
+    /// How many blocks there are.
+    fn blocks_count(&self) -> usize {
+        let requests = self.requests.values().flatten().map(Gathered::blocks_count);
+        let durations = self
+            .durations
+            .values()
+            .flatten()
+            .map(Gathered::blocks_count);
+        requests.chain(durations).sum()
+    }
+}
+
+/// The telemetry of one rollout, extended with every look.
+#[derive(Debug)]
+pub(crate) struct Telemetry {
+    from_ms: i64,
+    requests: BTreeMap<&'static str, blocks::Requests>,
+    durations: BTreeMap<&'static str, blocks::Durations>,
+    observed: Observed,
+}
+
+impl Telemetry {
+    /// None yet, of the time after `from_ms`.
+    pub(crate) fn new(from_ms: i64) -> Telemetry {
+        Telemetry {
+            from_ms,
+            requests: BTreeMap::new(),
+            durations: BTreeMap::new(),
+            observed: Observed::default(),
         }
-        observed
+    }
+
+    /// Asks the source for what is new, as far as comparing checks of a gate need it. Dropped
+    /// half way, it goes on from there with the next look.
+    pub(crate) async fn look(
+        &mut self,
+        gate: &Gate,
+        subject: &Subject,
+        source: &dyn MetricSource,
+        now_ms: i64,
+    ) {
+        let (target, mapping) = (&subject.deployment.target, source.mapping());
+        let (mut requests, mut durations) = (BTreeSet::new(), BTreeSet::new());
+        for compare in comparing(gate) {
+            match compare.sli {
+                CompareSli::ErrorRatio => requests.insert(compare.span_kind.label()),
+                CompareSli::Duration { .. } => durations.insert(compare.span_kind.label()),
+            };
+        }
+        for kind in requests {
+            let new = || blocks::Requests::new(mapping, target, kind, self.from_ms);
+            let kept = self.requests.entry(kind).or_insert_with(new);
+            if let Some(Ok(before)) = self.observed.requests.remove(kind) {
+                kept.give_back(before);
+            }
+            let found = kept.look(source, now_ms).await;
+            let found = found.map(|()| kept.lend());
+            self.observed.requests.insert(kind, found);
+        }
+        for kind in durations {
+            let new = || blocks::Durations::new(mapping, target, kind, self.from_ms);
+            let kept = self.durations.entry(kind).or_insert_with(new);
+            if let Some(Ok(before)) = self.observed.durations.remove(kind) {
+                kept.give_back(before);
+            }
+            let found = kept.look(source, now_ms).await;
+            let found = found.map(|()| kept.lend());
+            self.observed.durations.insert(kind, found);
+        }
+    }
+
+    /// What was gathered.
+    pub(crate) fn observed(&self) -> &Observed {
+        &self.observed
+    }
+
+    /// How many blocks it has.
+    pub(crate) fn blocks_count(&self) -> usize {
+        self.observed.blocks_count()
+    }
+
+    /// How often blocks that were complete have changed; who took them in has to start over.
+    pub(crate) fn restarts(&self) -> u64 {
+        let requests = self.requests.values().map(blocks::Requests::restarts);
+        let durations = self.durations.values().map(blocks::Durations::restarts);
+        requests.chain(durations).sum()
     }
 }
 

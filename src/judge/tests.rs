@@ -11,6 +11,8 @@ use super::*;
 use crate::model::{Artifact, DeploymentId, Origin, Phase, Target};
 use crate::source::{Answer, SourceError};
 
+mod kept;
+
 const T0: i64 = 1_795_190_400_000;
 const TICK_MS: i64 = 5_000;
 

@@ -9,6 +9,9 @@
 //!   changes, not on every look. It is published only after it is written: an answer that
 //!   the ledger does not know is never given.
 //! - `since` is carried over while the answer stays the same.
+//! - A look asks the source for what is new since the last one; what was gathered and concluded
+//!   before is kept. A verdict that is written down is judged from scratch before, so that the
+//!   ledger holds nothing that judging the same data would not give again.
 //! - A look takes as long as its source does, and holds up no other: each deployment is looked
 //!   at by itself, at most [`PARALLEL`] at a time per source. While one look at a deployment by a
 //!   gate goes on no second one begins; what changed in the meantime is looked at after it.
@@ -17,17 +20,19 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::Subject;
 use super::answer::{GateAnswer, GateError, GateQuery, GateSummary};
-use super::{Subject, judge};
+use super::kept::Kept;
 use crate::deploy::Deployments;
 use crate::ledger::Ledger;
 use crate::model::{Clock, Deployment, DeploymentId, Outcome, Reason, Verdict, time};
@@ -42,6 +47,9 @@ const STALE_AFTER_INTERVALS: i64 = 5;
 
 /// How long a final answer may be used without asking again, in milliseconds.
 const FINAL_EXPIRY_MS: i64 = 3_600_000;
+
+/// The most blocks kept between looks, of all rollouts together: about a gigabyte.
+const KEPT_BLOCKS_MAX: usize = 2_500_000;
 
 /// How far back verdicts are remembered after a restart, in milliseconds: 90 days.
 const REMEMBERED_MS: i64 = 90 * 86_400_000;
@@ -82,6 +90,16 @@ pub struct Watcher {
     ended: watch::Sender<u64>,
     /// Looks at a time, for each source.
     turns: Vec<Semaphore>,
+    /// What is kept of each rollout between looks, until it needs none.
+    rollouts: Mutex<HashMap<DeploymentId, Arc<Rollout>>>,
+}
+
+/// What is kept of one rollout. Its gates take turns, since they share telemetry.
+#[derive(Default)]
+struct Rollout {
+    kept: AsyncMutex<Kept>,
+    /// How many blocks that is.
+    blocks: AtomicUsize,
 }
 
 /// A gate's name and a deployment.
@@ -154,6 +172,7 @@ impl Watcher {
             looks: Mutex::default(),
             ended: watch::Sender::new(0),
             turns,
+            rollouts: Mutex::default(),
         })
     }
 
@@ -271,6 +290,27 @@ impl Watcher {
         standing.is_some_and(|standing| standing.judged.as_ref() == Some(deployment))
     }
 
+    /// What is kept of a rollout.
+    fn rollout(&self, id: &DeploymentId) -> Arc<Rollout> {
+        self.rollouts.lock().entry(id.clone()).or_default().clone()
+    }
+
+    /// Forgets what is kept of a rollout where it does not fit beside all others.
+    fn make_room(&self, rollout: &Rollout, kept: &mut Kept) {
+        let others = || -> usize {
+            let all = self.rollouts.lock();
+            let sizes = all.values().map(|one| one.blocks.load(Ordering::Relaxed));
+            sizes.sum()
+        };
+        rollout.blocks.store(0, Ordering::Relaxed);
+        let blocks = kept.blocks_count();
+        if others() + blocks > KEPT_BLOCKS_MAX {
+            kept.clear();
+        } else {
+            rollout.blocks.store(blocks, Ordering::Relaxed);
+        }
+    }
+
     fn due(&self, scope: Scope) -> Vec<Due> {
         let mut deployments = self.parts.deployments.active();
         let unfinished: Vec<DeploymentId> = {
@@ -284,6 +324,10 @@ impl Watcher {
             if deployments.iter().all(|known| known.id != id) {
                 deployments.extend(self.parts.deployments.get(&id));
             }
+        }
+        if scope == Scope::All {
+            let ids: HashSet<&DeploymentId> = deployments.iter().map(|one| &one.id).collect();
+            self.rollouts.lock().retain(|id, _| ids.contains(id));
         }
         let mut due = Vec::new();
         for deployment in deployments {
@@ -303,6 +347,8 @@ impl Watcher {
         gate: Arc<Gate>,
         deployment: Arc<Deployment>,
     ) -> bool {
+        let rollout = self.rollout(&deployment.id);
+        let mut kept = rollout.kept.lock().await;
         let place = self.parts.sources.place_of(&deployment.target);
         let _turn = match self.turns.get(place) {
             // It is never closed, so there is always a turn.
@@ -325,7 +371,19 @@ impl Watcher {
             history,
         };
         let source = self.parts.sources.of(&subject.deployment.target);
-        let mut verdict = judge(&gate, &subject, source.as_ref(), now_ms).await;
+        let is_from_scratch = kept.is_empty();
+        let mut verdict = kept.judge(&gate, &subject, source.as_ref(), now_ms).await;
+        let is_known = |verdict: &Verdict| {
+            let before = before.as_ref();
+            before.is_some_and(|before| is_same_answer(&before.newest, verdict))
+        };
+        if !is_known(&verdict) && !is_from_scratch {
+            // What is written down is what judging the same data gives at any time.
+            verdict = kept
+                .judge_anew(&gate, &subject, source.as_ref(), now_ms)
+                .await;
+        }
+        self.make_room(&rollout, &mut kept);
         if let Some(before) = &before
             && before.newest.verdict == verdict.verdict
         {

@@ -24,8 +24,8 @@
 //! # Instances
 //!
 //! Where series say which instance served the requests, each version's blocks are kept by
-//! instance too. The sum over all is exact in any case; what series without an instance count
-//! is in the sum only. Where other metrics count the same requests by instance, as slogate's own
+//! instance too; series that don't, beside others that do, are one instance without a name.
+//! Where other metrics count the same requests by instance, as slogate's own
 //! do for spans, instances are read from those and the sum is not.
 
 //!
@@ -95,7 +95,8 @@ impl Additive for Histogram {
 pub(crate) struct Blocks<T> {
     /// The sum over all series; only blocks with something in them.
     pub(crate) by_block: BTreeMap<i64, T>,
-    /// The same by instance, as far as series say one.
+    /// The same by instance; empty where no series of the target says one. Where some do, those
+    /// that don't are together the instance with the empty name, so that the sum is complete.
     pub(crate) instances: BTreeMap<Arc<str>, Instance<T>>,
     /// The newest sample of any of its series, in milliseconds since the epoch.
     pub(crate) newest_ms: i64,
@@ -193,6 +194,17 @@ impl<T> Gathered<T> {
                 instance.by_block.split_off(&block);
             }
         }
+    }
+}
+
+impl<T> Gathered<T> {
+    /// How many blocks it has, those of instances included.
+    pub(crate) fn blocks_count(&self) -> usize {
+        let of = |blocks: &Blocks<T>| {
+            let instances = blocks.instances.values().map(|one| one.by_block.len());
+            blocks.by_block.len() + instances.sum::<usize>()
+        };
+        self.versions.values().map(of).sum()
     }
 }
 

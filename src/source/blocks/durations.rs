@@ -252,6 +252,7 @@ impl Native {
         }];
         for (track, fresh, is_beside) in tracks.into_iter().flatten() {
             let has_exponential = &mut self.has_exponential;
+            let nameless = track.names_instances().then_some("");
             let (from_ms, cut_ms) = (step.from_ms, step.cut_ms);
             track.increases(
                 fresh,
@@ -264,7 +265,7 @@ impl Native {
                     };
                     let whose = Whose {
                         version,
-                        instance: who.instance.as_deref(),
+                        instance: who.instance.as_deref().or(nameless),
                         is_beside,
                     };
                     let block = grid.block_of(t_ms);
@@ -308,6 +309,7 @@ impl Classic {
         type Key = (Labels, String, i64);
         let mut by_block: BTreeMap<Key, (Option<Arc<str>>, Vec<(f64, f64)>)> = BTreeMap::new();
         let (grid, bounds) = (gathered.grid, &self.bounds);
+        let nameless = self.main.names_instances().then(|| Arc::from(""));
         let (from_ms, cut_ms) = (step.from_ms, step.cut_ms);
         let main = &mut self.main;
         main.increases(
@@ -330,7 +332,7 @@ impl Classic {
                 let empty = || bounds.iter().map(|(bound, _)| (*bound, 0.0)).collect();
                 let (_, counts) = by_block
                     .entry(key)
-                    .or_insert_with(|| (who.instance.clone(), empty()));
+                    .or_insert_with(|| (who.instance.clone().or(nameless.clone()), empty()));
                 let at = counts.binary_search_by(|(known, _)| known.total_cmp(bound));
                 if let Some((_, count)) = at.ok().and_then(|at| counts.get_mut(at)) {
                     *count += increase;

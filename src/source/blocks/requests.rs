@@ -139,11 +139,12 @@ fn add(
     is_beside: bool,
 ) {
     let grid: Grid = gathered.grid;
+    let nameless = track.names_instances().then_some("");
     track.increases(fresh, from_ms, cut_ms, Stand::float, |who, t_ms, total| {
         if let Some(version) = who.version_at(t_ms) {
             let whose = Whose {
                 version,
-                instance: who.instance.as_deref(),
+                instance: who.instance.as_deref().or(nameless),
                 is_beside,
             };
             let errors = if who.is_error { total } else { 0.0 };

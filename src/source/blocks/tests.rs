@@ -357,7 +357,7 @@ fn looks_agree(world: &World, gaps_ms: &[i64]) -> u64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn looking_often_gathers_what_looking_once_does(
