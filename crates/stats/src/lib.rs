@@ -24,6 +24,7 @@
 //! - [`distribution`]: whole distributions, and quantiles fixed in advance;
 //! - [`bounded`]: means of values with known bounds; [`means`]: two series of any values;
 //! - [`mann_whitney`], [`permutation`]: the same once, at a fixed horizon;
+//! - [`persistence`]: how large a difference is that stays, and how fast the rest passed;
 //! - [`detect`]: when something changed, for streams that are watched for ever;
 //! - [`attribute`]: which of several deployments a shift belongs to;
 //! - [`kayenta`]: the fixed-horizon judgement of another tool, to the letter;
@@ -74,6 +75,7 @@ pub mod means;
 pub mod mixture;
 pub mod normal;
 pub mod permutation;
+pub mod persistence;
 pub mod plan;
 pub mod quantile;
 mod random;
