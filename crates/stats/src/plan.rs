@@ -380,7 +380,12 @@ fn second_of_counts(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counts::CountTest;
+    use crate::special::beta_tails;
+    use crate::testing::binomial;
     use proptest::prelude::*;
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
 
     fn params(ratio: f64, difference: f64, direction: Direction) -> CountTestParams {
         CountTestParams {
@@ -568,6 +573,68 @@ mod tests {
             "{roomy} {tight}"
         );
         assert_eq!(seconds(0.05), None);
+    }
+
+    /// A test of the split of events at the end of a rollout, played 600 times.
+    #[test]
+    fn a_rise_that_shows_does_so_four_times_in_five() {
+        let mut rng = ChaCha8Rng::seed_from_u64(71);
+        for (n_c, n_b, rate) in [
+            (2_000, 38_000, 0.002),
+            (500, 500, 0.05),
+            (300, 5_700, 0.0005),
+        ] {
+            let (mine, theirs) = (f64::from(n_c), f64::from(n_b));
+            let none = params(1.0, 0.0, Direction::Worse);
+            let rise = smallest_rise(&none, mine, theirs, rate, ASKED);
+            let rise = rise.expect("valid").expect("shows");
+            let share = mine / (mine + theirs);
+            let mut shown = 0;
+            for _ in 0..600 {
+                let x_c = binomial(&mut rng, n_c, rate + rise);
+                let x_b = binomial(&mut rng, n_b, rate);
+                // P(X ≥ x_c) of Bin(x_c + x_b, share), half of the point itself.
+                let tail = |x: f64| {
+                    if x <= 0.0 {
+                        return 1.0;
+                    }
+                    let tails = beta_tails(x, x_c + x_b - x + 1.0, share).expect("valid");
+                    tails.ln_lower.exp()
+                };
+                let p = 0.5 * (tail(x_c) + tail((x_c + 1.0).min(x_c + x_b)));
+                shown += u32::from(p <= ASKED.alpha);
+            }
+            let power = f64::from(shown) / 600.0;
+            assert!((power - 0.8).abs() < 0.1, "{power} at {rate}");
+        }
+    }
+
+    /// The mean of 200 passes, in seconds, beside what was planned.
+    #[test]
+    fn passes_come_about_when_planned() {
+        let mut rng = ChaCha8Rng::seed_from_u64(72);
+        let margin = params(1.5, 0.002, Direction::NotWorse);
+        let plan = time_to_verdict(&margin, traffic(10.0, 90.0), 0.002, 0.002, TWENTY);
+        let planned = plan.expect("valid").expect("reached").seconds;
+        let mut total = 0.0;
+        for _ in 0..200 {
+            let mut test = CountTest::new(margin).expect("valid");
+            while test.log_e_max() < TWENTY {
+                let block = CountBlock {
+                    candidate_total: 300.0,
+                    candidate_events: binomial(&mut rng, 300, 0.002),
+                    baseline_total: 2700.0,
+                    baseline_events: binomial(&mut rng, 2700, 0.002),
+                };
+                test.push(&block).expect("counts");
+                total += 30.0;
+            }
+        }
+        let mean = total / 200.0;
+        assert!(
+            mean > 0.7 * planned && mean < 1.4 * planned,
+            "{mean}, planned {planned}"
+        );
     }
 
     proptest! {
