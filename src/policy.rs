@@ -39,7 +39,7 @@
 use serde::{Serialize, Serializer};
 
 mod defaults;
-mod diagnostics;
+pub(crate) mod diagnostics;
 mod document;
 mod explain;
 mod parse;

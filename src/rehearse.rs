@@ -13,6 +13,8 @@
 //!   UTC ([`ZERO_MS`]). So queries by weekday and hour have one answer.
 //! - **Nothing is known before its time.** At `eval_time` the store holds the samples up to
 //!   then, and the deployment is what its events up to then make of it.
+//! - **Made-up rollouts are those of the simulation.** A `scenario` is drawn as `slogate simulate`
+//!   draws it, and reaches the store as a service would have sent it, beside any other series.
 //! - **Looking once is looking often.** A verdict at a time is the same whether the rollout was
 //!   looked at before or not, so a test need not look in between.
 //! - **A file with a mistake is not run**, and neither is one whose policies have one. Other
@@ -31,6 +33,7 @@ use slogate_series::Series;
 use crate::model::{Event, Outcome, Reason, Target};
 use crate::policy::set::{Wanted, files};
 use crate::policy::{Diagnostics, Gate, SourceFile};
+use crate::simulate::Scenario;
 
 mod read;
 mod report;
@@ -62,7 +65,19 @@ struct Test {
     /// Of all deployments to the target, in any order.
     events: Vec<Event>,
     series: Vec<Series>,
+    scenario: Option<Draw>,
     gates: Vec<GateTest>,
+}
+
+/// A made-up rollout whose telemetry is measured too.
+#[derive(Debug)]
+struct Draw {
+    scenario: &'static Scenario,
+    seed: u64,
+    number: u32,
+    /// The version that is replaced.
+    baseline: String,
+    started_ms: i64,
 }
 
 /// What a gate has to say at a time.

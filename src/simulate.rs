@@ -5,7 +5,8 @@
 //! [`catalogue`] lists what does, [`generate`] draws the telemetry of any number of rollouts from
 //! a seed, and everybody who judges sees the same: [`ours`], the judge of this program, looks at
 //! what [`observe`] shows of it minute by minute; [`peers`] are the procedures of others. [`run`]
-//! puts it through all of them, [`report`] sums up, [`table`] prints.
+//! puts it through all of them, [`report`] sums up, [`table`] prints. [`series()`] gives a rollout
+//! as a service would have sent it.
 //!
 //! The same seed gives the same numbers, on any machine and with any number of threads.
 
@@ -19,6 +20,7 @@ mod peers;
 mod report;
 mod run;
 mod scenario;
+mod series;
 mod table;
 mod trace;
 
@@ -27,6 +29,7 @@ pub(crate) use ours::comparing;
 pub(crate) use peers::PEERS;
 pub(crate) use run::{Judge, Plan, run};
 pub(crate) use scenario::Scenario;
+pub(crate) use series::{Setting, series};
 pub(crate) use table::{csv, markdown, replace_table, text};
 pub(crate) use trace::trace;
 

@@ -234,7 +234,7 @@ fn position(text: &str, at: usize) -> (usize, usize) {
 }
 
 /// The one of `candidates` that `word` was most likely meant to be, if any is near.
-pub(super) fn nearest<'c>(
+pub(crate) fn nearest<'c>(
     word: &str,
     candidates: impl IntoIterator<Item = &'c str>,
 ) -> Option<&'c str> {

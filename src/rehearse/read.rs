@@ -8,12 +8,14 @@ use std::sync::Arc;
 use slogate_promql::notation::{self, Item, NotationError};
 use slogate_series::{Histogram, Labels, Sample, Series, Value as SampleValue};
 
-use super::{CheckTest, Expected, GateTest, Test, TestFile, ZERO_MS};
+use super::{CheckTest, Draw, Expected, GateTest, Test, TestFile, ZERO_MS};
 use crate::model::{Artifact, Event, EventKind, Outcome, Reason, Step, Target};
+use crate::policy::diagnostics::nearest;
 use crate::policy::reader::{self, Field, Fields, Mistakes, alternatives, quoted};
 use crate::policy::set::{read_file, unreadable};
 use crate::policy::yaml::{Node, Value};
 use crate::policy::{Diagnostics, Gate, PolicySet, SourceFile, Word, load};
+use crate::simulate::{CATALOGUE, Scenario};
 
 const MINUTE_MS: i64 = 60_000;
 const DAY_MS: i64 = 86_400_000;
@@ -216,6 +218,9 @@ fn test(node: &Node, shared: &mut Shared, m: &mut Mistakes) -> Option<Test> {
         (Some(_), None) => None,
         (None, _) => Some(Vec::new()),
     };
+    let scenario = optional(&mut fields, "scenario", m, |field, m| {
+        scenario(field, rollout.as_ref(), m)
+    });
     let help = "say what the gate should answer: `gate_tests: [{ eval_time: …, verdict: … }]`";
     let gates = fields.need("gate_tests", help, m);
     fields.finish(&[], m);
@@ -232,6 +237,7 @@ fn test(node: &Node, shared: &mut Shared, m: &mut Mistakes) -> Option<Test> {
         version: rollout.version,
         events: rollout.events,
         series: series?,
+        scenario: scenario?,
         gates: gates?,
     })
 }
@@ -240,6 +246,7 @@ fn test(node: &Node, shared: &mut Shared, m: &mut Mistakes) -> Option<Test> {
 struct Rollout {
     target: Target,
     version: String,
+    baseline: Option<String>,
     started_ms: i64,
     events: Vec<Event>,
 }
@@ -295,6 +302,7 @@ fn deployment(field: Field<'_>, m: &mut Mistakes) -> Option<Rollout> {
             region: region?,
         },
         version: version?,
+        baseline: baseline?,
         started_ms: started?,
         events: Vec::new(),
     };
@@ -303,7 +311,7 @@ fn deployment(field: Field<'_>, m: &mut Mistakes) -> Option<Rollout> {
         rollout.push(rollout.event(succeeded_ms, EventKind::Succeeded, &version));
     }
     let (version, started_ms) = (rollout.version.clone(), rollout.started_ms);
-    let previous = baseline?.map(Artifact::of_version);
+    let previous = rollout.baseline.clone().map(Artifact::of_version);
     rollout.push(Event {
         previous,
         ..rollout.event(started_ms, EventKind::Started, &version)
@@ -392,6 +400,60 @@ fn event_kinds() -> impl Iterator<Item = (&'static str, EventKind)> {
         )
     });
     after_start.filter_map(|kind| Some((kind.as_str().strip_prefix("deployment.")?, kind)))
+}
+
+/// A draw of a scenario, by its name or with seed and number.
+fn scenario(field: Field<'_>, rollout: Option<&Rollout>, m: &mut Mistakes) -> Option<Draw> {
+    let (scenario, seed, number) = match &field.node.value {
+        Value::Map(_) => {
+            let mut fields = Fields::of(field.node, &field.key.span, "`scenario`", m)?;
+            let named = fields.need("name", "name one of `slogate simulate --list`", m);
+            let named = named.and_then(|field| known_scenario(field, m));
+            let seed = fields.take_or("seed", 1, m, |field, m| {
+                field.scalar("a whole number", "", m, |text| text.parse().ok())
+            });
+            let number = fields.take_or("rollout", 0, m, |field, m| {
+                field.scalar("a whole number", "", m, |text| text.parse().ok())
+            });
+            fields.finish(&[], m);
+            (named?, seed?, number?)
+        }
+        _ => (known_scenario(field, m)?, 1, 0),
+    };
+    let rollout = rollout?;
+    let Some(baseline) = rollout.baseline.clone() else {
+        let help = "add `baseline: …` to `deployment`";
+        let message = "a scenario has two versions";
+        m.add(
+            field.span(),
+            message,
+            "the deployment has no baseline",
+            help,
+        );
+        return None;
+    };
+    Some(Draw {
+        scenario,
+        seed,
+        number,
+        baseline,
+        started_ms: rollout.started_ms,
+    })
+}
+
+fn known_scenario(field: Field<'_>, m: &mut Mistakes) -> Option<&'static Scenario> {
+    let names = CATALOGUE.iter().map(|scenario| scenario.name);
+    let meant = match &field.node.value {
+        Value::Scalar(text) => nearest(text, names),
+        _ => None,
+    };
+    let help = match meant {
+        Some(name) => format!("did you mean `{name}`? `slogate simulate --list` shows all"),
+        None => "`slogate simulate --list` shows all".to_owned(),
+    };
+    field.scalar("the name of a scenario", &help, m, |name| {
+        CATALOGUE.iter().find(|scenario| scenario.name == name)
+    })
 }
 
 fn input_series(
@@ -700,9 +762,10 @@ fn message(field: Field<'_>, m: &mut Mistakes) -> Option<Expected<String>> {
 fn home(key: &str) -> Option<&'static str> {
     Some(match key {
         "policies" | "tests" => "the file itself",
-        "deployment" | "input_series" | "gate_tests" => "a test",
+        "deployment" | "input_series" | "scenario" | "gate_tests" => "a test",
         "service" | "environment" | "region" | "version" | "baseline" | "started_at" | "before"
         | "steps" | "events" => "`deployment`",
+        "seed" | "rollout" => "`scenario`",
         "series" | "values" => "`input_series`",
         "eval_time" | "gate" | "final" | "checks" => "`gate_tests`",
         _ => return None,

@@ -1,5 +1,6 @@
 //! Tests through the judge.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use slogate_series::{Series, Value};
@@ -14,6 +15,7 @@ use crate::deploy::fold;
 use crate::judge::{Subject, judge};
 use crate::model::time::humanize_ms;
 use crate::model::{CheckResult, Outcome, Reason, Verdict};
+use crate::simulate::{self, Setting};
 use crate::source::EmbeddedSource;
 
 /// As the daemon's defaults, save that nobody else asks.
@@ -119,9 +121,27 @@ fn subject(test: &Test, at_ms: i64) -> Result<Subject, RunError> {
     })
 }
 
+/// What was measured: what the test says, and the rollout that it draws.
+fn all_series(test: &Test) -> Cow<'_, [Series]> {
+    let Some(draw) = &test.scenario else {
+        return Cow::Borrowed(&test.series);
+    };
+    let setting = Setting {
+        service: &test.target.service,
+        environment: &test.target.environment,
+        old: &draw.baseline,
+        new: &test.version,
+        start_ms: draw.started_ms,
+    };
+    let mut all = simulate::series(draw.scenario, draw.seed, draw.number, setting);
+    all.extend(test.series.iter().cloned());
+    Cow::Owned(all)
+}
+
 /// A store that holds a test's samples up to a time.
 struct Filling<'t> {
     test: &'t Test,
+    series: Cow<'t, [Series]>,
     store: Arc<Store>,
     /// Of each series its reference and how many samples are in.
     filled: Vec<(SeriesRef, usize)>,
@@ -134,6 +154,7 @@ impl<'t> Filling<'t> {
             ..Options::default()
         };
         let (store, _) = Store::open(options, ZERO_MS)?;
+        let series = all_series(test);
         let refer = |series: &Series| match store.series(&series.labels) {
             Ok(series) => Ok((series, 0)),
             Err(source) => Err(RunError::Series {
@@ -141,9 +162,10 @@ impl<'t> Filling<'t> {
                 source,
             }),
         };
-        let filled = test.series.iter().map(refer).collect::<Result<_, _>>()?;
+        let filled = series.iter().map(refer).collect::<Result<_, _>>()?;
         Ok(Filling {
             test,
+            series,
             store: Arc::new(store),
             filled,
         })
@@ -152,7 +174,7 @@ impl<'t> Filling<'t> {
     /// Adds the samples up to `at_ms`.
     fn fill(&mut self, at_ms: i64) -> Result<(), RunError> {
         let mut batch = Batch::default();
-        for (series, (reference, done)) in self.test.series.iter().zip(&mut self.filled) {
+        for (series, (reference, done)) in self.series.iter().zip(&mut self.filled) {
             let due = series.samples.iter().skip(*done);
             for sample in due.take_while(|sample| sample.t_ms <= at_ms) {
                 *done += 1;

@@ -80,7 +80,7 @@ pub(crate) fn watch(
 }
 
 /// The rollout of the new version in place of the old one, as an event would have announced it.
-fn subject() -> Subject {
+pub(super) fn subject() -> Subject {
     let deployment = Deployment {
         id: DeploymentId("simulated".to_owned()),
         target: Target::new("simulated", "production"),
