@@ -68,6 +68,7 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
             errors: 0.05,
             latency: 1.0,
             shape: Shape::Exponential(2.0),
+            is_shared: false,
         }),
         ..USUAL
     },
@@ -78,6 +79,7 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
             errors: 0.03,
             latency: 1.0,
             shape: Shape::Exponential(5.0),
+            is_shared: false,
         }),
         ..USUAL
     },
@@ -285,6 +287,7 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
             errors: 0.05,
             latency: 1.0,
             shape: Shape::Exponential(2.0),
+            is_shared: false,
         }),
         change: Change {
             errors: 0.009,
@@ -372,6 +375,7 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
             errors: 0.1,
             latency: 2.0,
             shape: Shape::Exponential(1.0),
+            is_shared: false,
         }),
         ..USUAL
     },
@@ -382,6 +386,7 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
             errors: 0.05,
             latency: 1.0,
             shape: Shape::Exponential(3.0),
+            is_shared: false,
         }),
         ..USUAL
     },
@@ -392,6 +397,7 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
             errors: 0.02,
             latency: 0.5,
             shape: Shape::Exponential(8.0),
+            is_shared: false,
         }),
         ..USUAL
     },
@@ -402,6 +408,7 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
             errors: 0.05,
             latency: 0.0,
             shape: Shape::Exponential(3.0),
+            is_shared: false,
         }),
         ..USUAL
     },
@@ -412,6 +419,7 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
             errors: 0.0,
             latency: 2.0,
             shape: Shape::Exponential(6.0),
+            is_shared: false,
         }),
         ..USUAL
     },
@@ -422,6 +430,7 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
             errors: 0.04,
             latency: 1.0,
             shape: Shape::Linear(10.0),
+            is_shared: false,
         }),
         ..USUAL
     },
@@ -432,6 +441,7 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
             errors: 0.05,
             latency: 1.0,
             shape: Shape::Plateau(4.0),
+            is_shared: false,
         }),
         ..USUAL
     },
@@ -446,6 +456,18 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
             errors: 0.05,
             latency: 1.0,
             shape: Shape::Exponential(2.0),
+            is_shared: false,
+        }),
+        ..USUAL
+    },
+    Scenario {
+        name: "warmup_both",
+        about: "warm-up as in warmup_slow of all instances: the old ones were restarted too",
+        warm_up: Some(WarmUp {
+            errors: 0.03,
+            latency: 1.0,
+            shape: Shape::Exponential(5.0),
+            is_shared: true,
         }),
         ..USUAL
     },
@@ -521,6 +543,15 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
         about: "no change, 10 of 20 instances at once",
         traffic: Traffic {
             steps: &[(0, 10)],
+            ..USUAL.traffic
+        },
+        ..USUAL
+    },
+    Scenario {
+        name: "replace_AA",
+        about: "no change, all instances at once: nothing runs beside the new version",
+        traffic: Traffic {
+            steps: &[(0, 20)],
             ..USUAL.traffic
         },
         ..USUAL
@@ -747,6 +778,20 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
         ..USUAL
     },
     Scenario {
+        name: "replace_err",
+        about: "errors 0.1 -> 1 %, all instances at once",
+        truth: Truth::Bad { onset: 0 },
+        traffic: Traffic {
+            steps: &[(0, 20)],
+            ..USUAL.traffic
+        },
+        change: Change {
+            errors: 0.009,
+            ..USUAL.change
+        },
+        ..USUAL
+    },
+    Scenario {
         name: "sampled_err",
         about: "errors 0.1 -> 2 %, 1 of 10 requests sampled and counted for all",
         truth: Truth::Bad { onset: 0 },
@@ -825,6 +870,7 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
             errors: 0.03,
             latency: 1.0,
             shape: Shape::Exponential(5.0),
+            is_shared: false,
         }),
         change: Change {
             errors: 0.014,
@@ -840,6 +886,7 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
             errors: 0.05,
             latency: 1.0,
             shape: Shape::Exponential(2.0),
+            is_shared: false,
         }),
         change: Change {
             latency: 1.3,

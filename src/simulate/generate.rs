@@ -17,7 +17,7 @@ use rand_distr::{Binomial, Distribution as _, Geometric, Poisson, StandardNormal
 use slogate_series::{Buckets, Histogram, histogram};
 
 use super::scenario::{
-    HISTORY_MINUTES, MEDIAN_S, MINUTES, SCHEMA, SIGMA, SLOW_S, Scenario, Traffic,
+    HISTORY_MINUTES, MEDIAN_S, MINUTES, SCHEMA, SIGMA, SLOW_S, Scenario, Traffic, WarmUp,
 };
 use crate::source::blocks::Counts;
 
@@ -189,7 +189,10 @@ impl<'a> Generator<'a> {
             state.errors *= bad.errors;
             state.latency += bad.latency.ln();
         }
-        state.errors_without = state.errors;
+        let shared = self.scenario.warm_up.as_ref().filter(|w| w.is_shared);
+        if let Some((warm_up, now)) = shared.zip(now) {
+            state.warm(warm_up, now);
+        }
         state
     }
 
@@ -203,9 +206,7 @@ impl<'a> Generator<'a> {
         }
         let mut state = self.state(Side::New, at, Some(now), common);
         if let Some(warm_up) = &scenario.warm_up {
-            let left = warm_up.shape.left(age(traffic, at, now));
-            state.errors += warm_up.errors * left;
-            state.latency += (warm_up.latency * left).ln_1p();
+            state.warm(warm_up, age(traffic, at, now));
         }
         let worse = match scenario
             .bad_node
@@ -338,6 +339,15 @@ struct State {
     slower: f64,
     /// The share of requests that the change makes slower still, and what it adds to their log.
     tail: Option<(f64, f64)>,
+}
+
+impl State {
+    /// Makes it that of an instance of `age` minutes.
+    fn warm(&mut self, warm_up: &WarmUp, age: u32) {
+        let left = warm_up.shape.left(age);
+        self.errors += warm_up.errors * left;
+        self.latency += (warm_up.latency * left).ln_1p();
+    }
 }
 
 fn node(scenario: &Scenario, name: String, rng: &mut ChaCha8Rng) -> Node {
@@ -520,6 +530,24 @@ mod tests {
             .collect()
     }
 
+    /// Many rollouts of a service with so few instances, each as busy as ever.
+    fn smaller(name: &str, instances: u32) -> Vec<Rollout> {
+        let usual = scenario(name);
+        let traffic = Traffic {
+            per_s: usual.traffic.per_s * f64::from(instances) / 20.0,
+            instances,
+            ..usual.traffic.clone()
+        };
+        let smaller = Scenario {
+            traffic,
+            ..usual.clone()
+        };
+        let numbers = 0..40;
+        numbers
+            .map(|number| generate(&smaller, 1, number))
+            .collect()
+    }
+
     /// Requests and errors of the cells that `is` wants, by minute.
     fn counts(rollouts: &[Rollout], is: impl Fn(u32, &Cell) -> bool) -> Counts {
         let mut sum = Counts::default();
@@ -631,14 +659,14 @@ mod tests {
 
     #[test]
     fn a_warm_up_decays_with_the_age_of_each_instance() {
-        let rollouts_ = rollouts("warmup", 40);
+        let rollouts_ = smaller("warmup", 4);
         for minute in [0, 2, 6] {
             let found = counts(&rollouts_, |at, cell| at == minute && cell.is_candidate);
             let left = (-(f64::from(minute) + 0.5) / 2.0).exp();
             close(ratio(found), 0.001 + 0.05 * left, 0.15);
         }
         // At minute 20 two more instances are fresh, and the first two are warm.
-        let ramp = rollouts("warmup_ramp", 40);
+        let ramp = smaller("warmup_ramp", 10);
         let fresh = |name: &str| {
             ratio(counts(&ramp, |at, cell| {
                 at == 20 && &*cell.instance == name

@@ -12,6 +12,7 @@ use super::scenario::CLASSIC_BOUNDS;
 use crate::source::blocks::Counts;
 
 mod fixed;
+mod kayenta;
 mod sequential;
 
 /// Somebody else's procedure.
@@ -48,6 +49,36 @@ pub(crate) const PEERS: &[Peer] = &[
         name: "argo-tuned",
         about: "the same with 99.5 % over each minute",
         alarm: fixed::argo_tuned,
+    },
+    Peer {
+        name: "kayenta-60",
+        about: "Kayenta's judge on error rate and P95, once after 60 minutes, beside as many old instances as there are new ones",
+        alarm: kayenta::once,
+    },
+    Peer {
+        name: "kayenta-10",
+        about: "Kayenta's judge on error rate and P95, each 10 minutes, beside as many old instances as there are new ones",
+        alarm: kayenta::every_10,
+    },
+    Peer {
+        name: "kayenta-1",
+        about: "Kayenta's judge on error rate and P95, each minute from the fifth on, beside as many old instances as there are new ones",
+        alarm: kayenta::every_1,
+    },
+    Peer {
+        name: "kayenta-60-all",
+        about: "kayenta-60 beside all old instances",
+        alarm: kayenta::once_all,
+    },
+    Peer {
+        name: "kayenta-10-all",
+        about: "kayenta-10 beside all old instances",
+        alarm: kayenta::every_10_all,
+    },
+    Peer {
+        name: "kayenta-1-all",
+        about: "kayenta-1 beside all old instances",
+        alarm: kayenta::every_1_all,
     },
     Peer {
         name: "fisher",

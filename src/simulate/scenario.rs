@@ -141,6 +141,8 @@ pub(crate) struct WarmUp {
     pub(crate) latency: f64,
     /// How it passes.
     pub(crate) shape: Shape,
+    /// Whether the old version's instances start anew with the rollout too.
+    pub(crate) is_shared: bool,
 }
 
 /// How a warm-up passes.
