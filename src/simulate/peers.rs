@@ -5,9 +5,9 @@
 //! `tuned`, ones that suit the simulated service as somebody who knows it would choose them. None
 //! of them knows that a series is of one instance, so none is told.
 
-use slogate_series::Histogram;
+use slogate_series::{Buckets, Histogram};
 
-use super::generate::{Cell, Rollout};
+use super::generate::{Cell, OFFSET, Rollout, WIDTH};
 use super::scenario::CLASSIC_BOUNDS;
 use crate::source::blocks::Counts;
 
@@ -136,20 +136,36 @@ impl Arms {
 }
 
 fn sum(cells: &[&Cell]) -> Arm {
-    let mut cells = cells.iter();
-    let Some(first) = cells.next() else {
+    let Some(first) = cells.first() else {
         return Arm::default();
     };
-    let mut arm = Arm {
-        counts: first.counts,
-        durations: first.durations.clone(),
-    };
+    let mut counts = Counts::default();
+    // All cells of a rollout have the same boundaries.
+    let mut buckets = vec![0.0; WIDTH];
+    let (mut count, mut sum) = (0.0, 0.0);
     for cell in cells {
-        arm.counts.total += cell.counts.total;
-        arm.counts.errors += cell.counts.errors;
-        arm.durations = arm.durations.add(&cell.durations);
+        counts.total += cell.counts.total;
+        counts.errors += cell.counts.errors;
+        count += cell.durations.count;
+        sum += cell.durations.sum;
+        for (at, more) in cell.durations.positive.iter() {
+            let place = usize::try_from(at - OFFSET).ok();
+            if let Some(bucket) = place.and_then(|place| buckets.get_mut(place)) {
+                *bucket += more;
+            }
+        }
     }
-    arm
+    Arm {
+        counts,
+        durations: Histogram {
+            schema: first.durations.schema,
+            count,
+            sum,
+            custom_bounds: first.durations.custom_bounds.clone(),
+            positive: Buckets::from_dense(OFFSET, buckets),
+            ..Histogram::default()
+        },
+    }
 }
 
 /// The share of requests that succeed; NaN without requests, as a ratio of rates would be.
@@ -177,9 +193,27 @@ fn classic_quantile(durations: &Histogram, quantile: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use slogate_series::{Buckets, histogram::CUSTOM_SCHEMA};
+    use slogate_series::histogram::CUSTOM_SCHEMA;
 
     use super::*;
+
+    #[test]
+    fn a_sum_is_that_of_histograms() {
+        for name in ["AA", "classic_AA"] {
+            let scenarios = crate::simulate::scenarios(&[crate::model::Glob::new(name)]);
+            let rollout = crate::simulate::generate::generate(scenarios[0], 1, 0);
+            let cells: Vec<&Cell> = rollout.minutes[0].cells.iter().collect();
+            let expected = cells[1..]
+                .iter()
+                .fold(cells[0].durations.clone(), |sum, cell| {
+                    sum.add(&cell.durations)
+                });
+            let found = sum(&cells).durations;
+            assert_eq!(found.positive, expected.positive, "{name}");
+            assert_eq!(found.count, expected.count);
+            assert_eq!(found.custom_bounds, expected.custom_bounds);
+        }
+    }
 
     #[test]
     fn a_quantile_of_classic_buckets_is_prometheus_own() {
