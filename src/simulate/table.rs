@@ -78,7 +78,7 @@ pub(crate) fn csv(report: &Report) -> String {
          alarm_rate_high,false_alarm_rate,detection_rate,median_delay_min,p90_delay_min,\
          median_alarm_min,mean_delay_min,mean_harmed,pass_first_rate,median_pass_min,suspect_rate\n"
         .to_owned();
-    let or_empty = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
+    let or_empty = |value: Option<f64>| value.map_or(String::new(), number);
     for row in &report.scenarios {
         for found in &row.results {
             let cells = [
@@ -88,19 +88,19 @@ pub(crate) fn csv(report: &Report) -> String {
                     .map_or(String::new(), |onset| onset.to_string()),
                 found.judge.to_owned(),
                 found.rollouts.to_string(),
-                found.alarm_rate.to_string(),
-                found.alarm_rate_low.to_string(),
-                found.alarm_rate_high.to_string(),
-                found.false_alarm_rate.to_string(),
+                number(found.alarm_rate),
+                number(found.alarm_rate_low),
+                number(found.alarm_rate_high),
+                number(found.false_alarm_rate),
                 or_empty(found.detection_rate),
                 or_empty(found.median_delay_min),
                 or_empty(found.p90_delay_min),
                 or_empty(found.median_alarm_min),
                 or_empty(found.mean_delay_min),
-                found.mean_harmed.to_string(),
-                found.pass_first_rate.to_string(),
+                number(found.mean_harmed),
+                number(found.pass_first_rate),
                 or_empty(found.median_pass_min),
-                found.suspect_rate.to_string(),
+                number(found.suspect_rate),
             ];
             text.push_str(&cells.join(","));
             text.push('\n');
@@ -300,6 +300,11 @@ fn detail(report: &Report) -> Option<Table> {
         header: header.map(str::to_owned).into(),
         rows: report.scenarios.iter().filter_map(line).collect(),
     })
+}
+
+/// To six places: beyond them, machines differ in the last bit of a logarithm.
+fn number(value: f64) -> String {
+    ((value * 1e6).round() / 1e6).to_string()
 }
 
 fn percent(share: f64, digits: usize) -> String {
