@@ -81,6 +81,8 @@ pub mod quantile;
 mod random;
 mod ranks;
 pub mod special;
+pub mod spending;
+pub mod tails;
 
 pub use buckets::BucketCounts;
 pub use counts::CountTest;
