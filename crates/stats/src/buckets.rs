@@ -166,6 +166,31 @@ impl BucketCounts<'_> {
             .sum()
     }
 
+    /// Observations above `value`, which may lie inside a bucket: the bucket's observations are
+    /// then taken to be spread evenly over the logarithm, or evenly where it begins at 0.
+    pub fn above_value(&self, boundaries: &Boundaries, value: f64) -> f64 {
+        let below = boundaries.at_or_below(value);
+        let whole = self.above(below);
+        let Some(inside) = below.checked_add(1) else {
+            return whole;
+        };
+        let (low, high) = (boundaries.upper(below), boundaries.upper(inside));
+        let found = self
+            .buckets
+            .binary_search_by_key(&inside, |(index, _)| *index);
+        let count = found.ok().and_then(|at| self.buckets.get(at));
+        let count = count.map_or(0.0, |(_, count)| *count);
+        if !high.is_finite() || value <= low.max(0.0) {
+            return whole;
+        }
+        let passed = if low > 0.0 {
+            (value / low).ln() / (high / low).ln()
+        } else {
+            value / high
+        };
+        (whole - count * passed.clamp(0.0, 1.0)).max(0.0)
+    }
+
     pub(crate) fn check(&self, boundaries: &Boundaries) -> Result<(), BlockError> {
         check_count("below", self.below)?;
         if self.buckets.len() > BUCKETS_MAX {

@@ -198,7 +198,7 @@ impl CountTest {
         &self.params
     }
 
-    fn push_tolerating(&mut self, block: &CountBlock, extra: f64) -> Result<(), BlockError> {
+    pub fn push_tolerating(&mut self, block: &CountBlock, extra: f64) -> Result<(), BlockError> {
         let block = block.checked()?;
         if block.is_comparable() {
             let setting = self.params.setting(self.baseline.rate(), extra);

@@ -125,7 +125,7 @@ fn sum(cells: &[Count]) -> Count {
 }
 
 /// χ² and its degrees of freedom.
-fn chi_squared(cells: &[Count], variance: Variance) -> Option<(f64, f64)> {
+pub(crate) fn chi_squared(cells: &[Count], variance: Variance) -> Option<(f64, f64)> {
     let all = sum(cells);
     let rate = all.events / all.total;
     let cells = cells

@@ -170,6 +170,17 @@ impl ExceedanceTest {
         Ok(())
     }
 
+    /// Changes the dispersion for the blocks that follow. The promise holds as long as it was
+    /// chosen from data before them.
+    ///
+    /// # Errors
+    /// Names the range; the test is then unchanged.
+    pub fn set_dispersion(&mut self, dispersion: f64) -> Result<(), ParamError> {
+        ParamError::check("dispersion", dispersion, 1.0, DISPERSION_MAX)?;
+        self.params.dispersion = dispersion;
+        Ok(())
+    }
+
     /// The logarithm of the evidence now; 0 is none, negative speaks for the null.
     pub fn log_e(&self) -> f64 {
         self.log_e
@@ -274,7 +285,7 @@ impl Threshold {
 ///
 /// For a pass the share must not be 0: a candidate with no more exceedances than none proves
 /// nothing, while one below a boundary that every baseline request exceeds proves much.
-fn nearest(past: &BucketTotals, share: f64, direction: Direction) -> Option<i32> {
+pub(crate) fn nearest(past: &BucketTotals, share: f64, direction: Direction) -> Option<i32> {
     let counts = past.counts();
     let total = counts.total();
     let first = counts.buckets.first()?.0.saturating_sub(1);

@@ -28,8 +28,11 @@
 //! - [`detect`]: when something changed, for streams that are watched for ever;
 //! - [`attribute`]: which of several deployments a shift belongs to;
 //! - [`kayenta`]: the fixed-horizon judgement of another tool, to the letter;
+//! - [`spending`]: boundaries for looks that nobody planned; [`transient`]: what stays told from
+//!   what passes; [`cohort`]: instances beside instances; [`rates`] and [`latency`]: the three put
+//!   together to watch a release;
 //! - [`special`]: sums in log space, tails and quantiles of the Beta distribution; [`normal`]: the
-//!   normal distribution.
+//!   normal distribution; [`tails`]: tails of counts as normal values.
 //!
 //! ```
 //! use slogate_stats::combine::log_threshold;
@@ -59,6 +62,7 @@
 pub mod attribute;
 pub mod bounded;
 pub mod buckets;
+pub mod cohort;
 pub mod combine;
 pub mod conjugate;
 pub mod counts;
@@ -70,6 +74,7 @@ pub mod fisher;
 pub mod interval;
 pub mod kayenta;
 pub mod kernel;
+pub mod latency;
 pub mod mann_whitney;
 pub mod means;
 pub mod mixture;
@@ -78,11 +83,11 @@ pub mod permutation;
 pub mod persistence;
 pub mod plan;
 pub mod quantile;
-mod random;
-mod ranks;
+pub mod rates;
 pub mod special;
 pub mod spending;
 pub mod tails;
+pub mod transient;
 
 pub use buckets::BucketCounts;
 pub use counts::CountTest;

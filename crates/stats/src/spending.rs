@@ -15,7 +15,7 @@
 //! z-value among runs that have not crossed is carried from look to look on a grid of
 //! [`NODES`] points.
 
-use crate::special::{normal_quantile_upper, normal_upper};
+use crate::tails::{normal_quantile_upper, normal_upper};
 
 /// Points of the grid.
 const NODES: usize = 160;

@@ -64,6 +64,7 @@ pub fn upper_tail_z(count: f64, mean: f64, variance: f64) -> f64 {
             .sqrt()
             .min(38.0)
     }
+}
 
 #[cfg(test)]
 mod tests {

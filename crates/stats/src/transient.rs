@@ -1,0 +1,145 @@
+//! Does it stay, or does it pass? A step told from a transient.
+//!
+//! New instances are cold: for some minutes they fail more and answer more slowly, in good
+//! releases too. How long is not known beforehand. So before a difference counts as one of
+//! versions, "the tolerated baseline plus a constant", with or without a transient on top, has to
+//! explain the candidate's minutes, from the very first one on, better than "the tolerated
+//! baseline plus `A e^{-age/τ}`" alone. The measure is a Bayes factor: the likelihood of each
+//! model averaged over sizes and time constants ([`TAUS_MIN`]), none favoured. An average asks less
+//! than the best fit of a transient would: what only a transient of just the right size and
+//! length explains is no good explanation.
+//!
+//! What this costs: a difference of constant size is told from a slow transient only after a time
+//! comparable with the transient's. Ages are those of instances, each counted from its own first
+//! traffic, so instances that join later help.
+
+use crate::special::{log_add_exp, log_spaced, log_sum_exp};
+
+/// Time constants of the transients that are considered, in minutes.
+pub const TAUS_MIN: [f64; TAUS] = [0.7, 1.3, 2.4, 4.0, 6.0];
+
+/// How many there are.
+pub const TAUS: usize = 5;
+
+/// `e^{-age/τ}` for each time constant.
+pub fn decays(age_min: f64) -> [f64; TAUS] {
+    TAUS_MIN.map(|tau| (-age_min.max(0.0) / tau).exp())
+}
+
+/// Events of the candidate in one minute.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct EventBin {
+    /// The candidate's requests.
+    pub total: f64,
+    /// Of those, the bad ones.
+    pub events: f64,
+    /// The share of bad ones that the baseline makes tolerable in this minute.
+    pub tolerated: f64,
+    /// For each time constant, the sum over requests of `e^{-age/τ}`.
+    pub decayed: [f64; TAUS],
+}
+
+/// The weight of "no transient at all" beside all transients together.
+const NO_TRANSIENT: f64 = 0.5;
+
+/// How many sizes of a difference are tried, evenly spaced on a log scale.
+const SIZES: usize = 12;
+
+/// The sizes tried for the rate of a transient at age 0.
+const TRANSIENT_RATES: (f64, f64) = (0.005, 0.3);
+
+/// The sizes tried for a rate that stays.
+const STAYING_RATES: (f64, f64) = (0.0005, 0.4);
+
+/// The sizes tried for a transient slowness: 5 % to four times slower on top.
+const TRANSIENT_SHIFTS: (f64, f64) = (0.05, 4.0);
+
+/// The log shifts tried for a slowness that stays, beyond what is tolerated.
+const STAYING_SHIFTS: (f64, f64) = (0.01, 1.5);
+
+/// How much better events are explained by a difference that stays: the logarithm of the Bayes
+/// factor, with Poisson likelihoods tempered by `dispersion`.
+pub fn staying_events(bins: &[EventBin], dispersion: f64) -> f64 {
+    let used: Vec<&EventBin> = bins.iter().filter(|bin| bin.total > 0.0).collect();
+    let eventful: Vec<&&EventBin> = used.iter().filter(|bin| bin.events > 0.0).collect();
+    let requests: f64 = used.iter().map(|bin| bin.total).sum();
+    let expected: f64 = used.iter().map(|bin| bin.total * bin.tolerated).sum();
+    let log_likelihood = |tau: usize, transient: f64, constant: f64| -> f64 {
+        let fading = |bin: &EventBin| bin.decayed.get(tau).copied().unwrap_or(0.0);
+        let faded: f64 = used.iter().map(|bin| fading(bin)).sum();
+        let mean = expected + transient * faded + constant * requests;
+        let gains = eventful.iter().map(|bin| {
+            let rate = bin.tolerated.max(1e-9) + constant;
+            bin.events * (bin.total * rate + fading(bin) * transient).ln()
+        });
+        (gains.sum::<f64>() - mean) / dispersion
+    };
+    let with = |constant: f64| -> f64 {
+        let models = sizes(TRANSIENT_RATES).flat_map(|size| (0..TAUS).map(move |tau| (tau, size)));
+        let each: Vec<f64> = models
+            .map(|(tau, size)| log_likelihood(tau, size, constant))
+            .collect();
+        any_transient(log_likelihood(0, 0.0, constant), &each)
+    };
+    let staying: Vec<f64> = sizes(STAYING_RATES).map(with).collect();
+    log_mean(&staying) - with(0.0)
+}
+
+/// The log likelihood averaged over no transient and all of them.
+fn any_transient(none: f64, each: &[f64]) -> f64 {
+    log_add_exp(
+        NO_TRANSIENT.ln() + none,
+        (1.0 - NO_TRANSIENT).ln() + log_mean(each),
+    )
+}
+
+fn log_mean(values: &[f64]) -> f64 {
+    log_sum_exp(values.iter().copied()) - (values.len().max(1) as f64).ln()
+}
+
+fn sizes((from, to): (f64, f64)) -> impl Iterator<Item = f64> + Clone {
+    log_spaced(from, to, SIZES as u32)
+}
+
+/// A shift of the candidate against the baseline in one stretch of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ShiftBin {
+    /// The log of the factor by which the candidate is slower.
+    pub shift: f64,
+    /// One over its variance.
+    pub weight: f64,
+    /// For each time constant, the mean over requests of `e^{-age/τ}`.
+    pub decay: [f64; TAUS],
+}
+
+/// How much better shifts are explained by one that stays and exceeds `tolerated`: the logarithm
+/// of the Bayes factor, with normal likelihoods. The transient is a factor `1 + A e^{-age/τ}`.
+pub fn staying_shift(bins: &[ShiftBin], tolerated: f64) -> f64 {
+    // The sums that the likelihood of every constant is made of.
+    let sums = |tau: usize, size: f64| {
+        let mut sums = [0.0; 3];
+        for bin in bins {
+            let decay = bin.decay.get(tau).copied().unwrap_or(0.0);
+            let rest = bin.shift - (size * decay).ln_1p();
+            for (sum, power) in sums.iter_mut().zip([1.0, rest, rest * rest]) {
+                *sum += bin.weight * power;
+            }
+        }
+        sums
+    };
+    let none = sums(0, 0.0);
+    let models = sizes(TRANSIENT_SHIFTS).flat_map(|size| (0..TAUS).map(move |tau| (tau, size)));
+    let each: Vec<[f64; 3]> = models.map(|(tau, size)| sums(tau, size)).collect();
+    let at = |constant: f64, [weight, sum, squares]: [f64; 3]| {
+        -0.5 * (squares - 2.0 * constant * sum + constant * constant * weight)
+    };
+    let with = |constant: f64| -> f64 {
+        let each: Vec<f64> = each.iter().map(|sums| at(constant, *sums)).collect();
+        any_transient(at(constant, none), &each)
+    };
+    let staying: Vec<f64> = sizes(STAYING_SHIFTS)
+        .map(|size| with(tolerated + size))
+        .collect();
+    let passing = [0.0, 0.5, 1.0].map(|part| with(part * tolerated));
+    log_mean(&staying) - log_mean(&passing)
+}
