@@ -83,6 +83,8 @@ pub mod permutation;
 pub mod persistence;
 pub mod plan;
 pub mod quantile;
+mod random;
+mod ranks;
 pub mod rates;
 pub mod special;
 pub mod spending;
