@@ -214,6 +214,7 @@ fn obstacle_rank(reason: Reason) -> u8 {
         Reason::NoData => 2,
         Reason::NoBaseline => 3,
         Reason::Stale => 4,
+        Reason::InstanceSuspect => 4,
         Reason::WorseThanBaseline | Reason::ThresholdCrossed => 5,
         Reason::WarmingUp => 6,
         Reason::InsufficientData => 7,

@@ -30,6 +30,6 @@ pub use glob::Glob;
 pub use target::Target;
 pub use time::{Clock, ManualClock, SystemClock};
 pub use verdict::{
-    Arm, ArmCounts, Baseline, BaselineKind, CheckKind, CheckResult, Evidence, Interval, Outcome,
-    Reason, TimeRange, Verdict,
+    Arm, ArmCounts, Baseline, BaselineKind, CheckKind, CheckResult, Evidence, InstanceCounts,
+    Interval, Outcome, Reason, TimeRange, Verdict,
 };

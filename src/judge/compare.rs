@@ -6,14 +6,14 @@
 //! then are counts compared, by [`super::errors`] and [`super::latency`].
 
 use super::Subject;
-use super::arms::{self, Pairs};
+use super::arms::Relied;
 use super::errors;
-use super::examine::{Observed, history_from_ms};
+use super::examine::{Observed, Progress, history_from_ms};
 use super::latency;
 use super::words;
 use crate::deploy::baseline::{self, RunningVersion};
 use crate::model::{
-    Artifact, Baseline, CheckResult, Evidence, Outcome, Reason, TimeRange, time::humanize_ms,
+    Artifact, CheckResult, Evidence, Outcome, Reason, TimeRange, time::humanize_ms,
 };
 use crate::policy::{
     BaselinePreference, Check, CheckSpec, CompareCheck, CompareSli, Gate, SpanKind,
@@ -65,40 +65,39 @@ pub(crate) struct Early {
 
 /// Both sides of a comparison.
 pub(crate) struct Sides<'d, T> {
-    /// Pairs of blocks that are evidence.
-    pub(crate) pairs: Pairs<'d, T>,
-    /// Pairs of blocks from the start, the warm-up included.
-    pub(crate) from_start: Pairs<'d, T>,
-    /// Whether the candidate is still warming up.
-    pub(crate) is_warming: bool,
+    pub(crate) candidate: &'d Blocks<T>,
+    pub(crate) baseline: &'d Blocks<T>,
+    /// What the candidate is compared with.
+    pub(crate) artifact: Artifact,
+    /// What the comparison relies on.
+    pub(crate) relied: Relied,
+    /// The first block that is not complete.
+    pub(crate) end: i64,
     /// Whether the candidate has sent nothing new for a while.
     pub(crate) is_stale: bool,
-    /// What the candidate is compared with.
-    pub(crate) baseline: Baseline,
-    /// Baseline blocks from before the deployment: what is known of it beforehand.
-    pub(crate) history: Vec<&'d T>,
     /// The source's remarks.
     pub(crate) warnings: Vec<String>,
 }
 
 impl Look<'_> {
-    /// Answers a comparing check.
-    pub(crate) fn compare(&self, check: &Check, compare: &CompareCheck) -> CheckResult {
+    /// Answers a comparing check from what it has seen so far and what is new.
+    pub(crate) fn compare(
+        &self,
+        check: &Check,
+        compare: &CompareCheck,
+        progress: &mut Option<Progress>,
+    ) -> CheckResult {
         let answer = match compare.sli {
-            CompareSli::ErrorRatio => self
-                .sides(
-                    self.observed.requests.get(compare.span_kind.label()),
-                    compare,
-                    |c| c.total,
-                )
-                .map(|sides| errors::answer(self, check, compare, &sides)),
-            CompareSli::Duration { quantile } => self
-                .sides(
-                    self.observed.durations.get(compare.span_kind.label()),
-                    compare,
-                    |h| h.count,
-                )
-                .map(|sides| latency::answer(self, check, compare, quantile, &sides)),
+            CompareSli::ErrorRatio => {
+                let gathered = self.observed.requests.get(compare.span_kind.label());
+                let sides = self.sides(gathered, compare, |counts| counts.total);
+                sides.map(|sides| errors::answer(self, check, compare, &sides, progress))
+            }
+            CompareSli::Duration { quantile } => {
+                let gathered = self.observed.durations.get(compare.span_kind.label());
+                let sides = self.sides(gathered, compare, |histogram| histogram.count);
+                sides.map(|sides| latency::answer(self, check, compare, quantile, &sides, progress))
+            }
         };
         answer.unwrap_or_else(|early| {
             result(
@@ -107,18 +106,23 @@ impl Look<'_> {
                 early.reason,
                 early.message,
                 Evidence {
-                    data: Some(TimeRange {
-                        start_ms: self.from_ms,
-                        end_ms: self.now_ms,
-                    }),
+                    data: Some(self.data()),
                     ..Evidence::default()
                 },
             )
         })
     }
 
-    /// The log e-value at which a check fails: one over its share of the gate's false alarms.
-    pub(crate) fn log_fail_at(&self, check: &Check) -> f64 {
+    /// The time that is looked at.
+    pub(crate) fn data(&self) -> TimeRange {
+        TimeRange {
+            start_ms: self.from_ms,
+            end_ms: self.now_ms,
+        }
+    }
+
+    /// A check's share of the gate's false alarms.
+    pub(crate) fn false_alarms(&self, check: &Check) -> f64 {
         let comparing = self.gate.checks.iter();
         let comparing = comparing.filter(|check| matches!(check.spec, CheckSpec::Compare(_)));
         let weights: f64 = comparing.map(|check| check.weight).sum();
@@ -127,12 +131,14 @@ impl Look<'_> {
         } else {
             1.0
         };
-        -(self.gate.false_alarms * share).ln()
+        self.gate.false_alarms * share
     }
 
-    /// The log e-value at which a check passes.
-    pub(crate) fn log_pass_at(&self) -> f64 {
-        -self.gate.false_passes.ln()
+    /// Minutes of the gate's `warmUp` and `decideWithin`.
+    pub(crate) fn minutes(&self) -> (f64, f64) {
+        let minutes = |ms: i64| ms as f64 / 60_000.0;
+        let horizon_min = minutes(self.gate.decide_within_ms).max(1e-3);
+        (minutes(self.gate.warm_up_ms), horizon_min)
     }
 
     fn sides<'d, T>(
@@ -161,10 +167,6 @@ impl Look<'_> {
         let grid = gathered.grid;
         let (began, end) = (grid.block_of(self.from_ms + 1), grid.end(self.now_ms));
         let (artifact, theirs) = self.baseline(gathered, version, began, &total)?;
-        let against =
-            |first: i64| arms::pair(candidate, theirs, began, first, end, grid, compare.against);
-        let start = arms::evidence_start(candidate, self.from_ms, self.gate.warm_up_ms, grid);
-        let pairs = against(start.unwrap_or(end));
         if compare.against == BaselinePreference::Concurrent && !theirs.by_block.is_empty() {
             let beside = theirs.by_block.range(began..).next();
             if beside.is_none() {
@@ -174,21 +176,21 @@ impl Look<'_> {
                 });
             }
         }
+        let names_instances = |blocks: &Blocks<T>| !blocks.instances.is_empty();
         Ok(Sides {
-            from_start: against(began),
-            is_warming: start.is_none_or(|start| start >= end),
-            is_stale: candidate.newest_ms < self.now_ms - STALE_AFTER_MS,
-            baseline: Baseline {
-                artifact,
-                kind: pairs.kind,
-                data: pairs.baseline_data,
+            relied: Relied {
+                candidate: version.to_owned(),
+                baseline: artifact.version.clone().unwrap_or_default(),
+                grid,
+                from_ms: self.from_ms,
+                against: compare.against,
+                is_told_apart: names_instances(candidate) && names_instances(theirs),
             },
-            pairs,
-            history: theirs
-                .by_block
-                .range(..began)
-                .map(|(_, counts)| counts)
-                .collect(),
+            candidate,
+            baseline: theirs,
+            artifact,
+            end,
+            is_stale: candidate.newest_ms < self.now_ms - STALE_AFTER_MS,
             warnings: gathered.warnings.clone(),
         })
     }

@@ -1,103 +1,41 @@
 //! Error ratios compared.
 //!
-//! Two tests walk over the pairs of blocks: one gathers evidence that the candidate's error
-//! ratio is beyond `baseline × (1 + relative) + absolute` of `worseBy`, the other that it is
-//! within that of `passWithin`. A third, the guard, watches from the first block on, warm-up included, for damage of
-//! [`GUARD_EXTRA`] beyond the tolerance. The check's share of the gate's false alarms is
-//! split between the first and the guard.
+//! [`slogate_stats::rates`] watches the candidate's errors from its first block on: all evidence
+//! against a boundary, an e-process for what begins late, and a guard against crashes. Here blocks
+//! become its input and its state an answer.
 //!
-//! A pass is taken back when the evidence turns: it needs the evidence for "within" to have
-//! reached its level, and no net evidence for "beyond" now.
+//! - A fail needs a difference that stays: what fades as the instances grow older is warm-up, with
+//!   or without `warmUp` in the policy. `warmUp` is the time that no pass rests on.
+//! - A pass is taken back when the evidence turns: it needs the evidence for "within" to have
+//!   reached its level, and no net evidence for "beyond" now. A fail is never taken back.
+//! - With three or more candidate instances, one that alone is behind the difference is named
+//!   (`instance_suspect`) and fails nothing. With one or two, a bad machine can't be told from a
+//!   bad version.
+//! - A baseline instance far beyond the others is left out of the comparison and named.
 
-use slogate_stats::dispersion::{self, Count, Variance};
+use slogate_stats::CountBlock;
+use slogate_stats::cohort::{Settled, Young};
 use slogate_stats::interval::{DifferenceSequence, RatioSequence};
-use slogate_stats::{CountBlock, CountTest, CountTestParams, Direction};
+use slogate_stats::rates::{self, RateBlock, RateParams, RateWatch, Tuning};
 
-use super::arms::Pair;
+use super::arms::{Arms, Pair};
 use super::compare::{Look, Sides, result};
+use super::examine;
 use super::words;
 use crate::model::{
-    ArmCounts, BaselineKind, CheckResult, Evidence, Interval, Outcome, Reason, TimeRange,
+    ArmCounts, Baseline, BaselineKind, CheckResult, Evidence, InstanceCounts, Interval, Outcome,
+    Reason,
 };
 use crate::policy::{Check, CompareCheck, Margin};
 use crate::source::blocks::Counts;
 
-/// What the guard tolerates on top of the margin: ten percentage points of errors.
-const GUARD_EXTRA: f64 = 0.10;
-
-/// The guard's part of the check's false alarms.
-const GUARD_SHARE: f64 = 0.2;
-
-/// Which of the three tests decided, and on what.
-pub(crate) struct Decision {
-    pub(crate) verdict: Outcome,
-    pub(crate) reason: Reason,
-    pub(crate) is_guard: bool,
-}
-
-/// The three tests' evidence and the levels they have to reach, as logs of e-values.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Weights {
-    pub(crate) worse: f64,
-    pub(crate) worse_now: f64,
-    pub(crate) not_worse: f64,
-    pub(crate) guard: f64,
-    pub(crate) fail_at: f64,
-    pub(crate) guard_at: f64,
-    pub(crate) pass_at: f64,
-}
-
-impl Weights {
-    /// The levels for a check, with and without a guard.
-    pub(crate) fn levels(look: &Look<'_>, check: &Check, has_guard: bool) -> Weights {
-        let fail_at = look.log_fail_at(check);
-        let split = if has_guard {
-            -(1.0 - GUARD_SHARE).ln()
-        } else {
-            0.0
-        };
-        Weights {
-            worse: 0.0,
-            worse_now: 0.0,
-            not_worse: 0.0,
-            guard: 0.0,
-            fail_at: fail_at + split,
-            guard_at: fail_at - GUARD_SHARE.ln(),
-            pass_at: look.log_pass_at(),
-        }
-    }
-
-    /// What the evidence says, given how much the candidate has served.
-    pub(crate) fn decide<T>(
-        &self,
-        sides: &Sides<'_, T>,
-        candidate_total: f64,
-        baseline_total: f64,
-        min_events: u64,
-    ) -> Decision {
-        let inconclusive = |reason| (Outcome::Inconclusive, reason);
-        let is_guard = self.guard >= self.guard_at;
-        let (verdict, reason) = if is_guard || self.worse >= self.fail_at {
-            (Outcome::Fail, Reason::WorseThanBaseline)
-        } else if sides.is_warming {
-            inconclusive(Reason::WarmingUp)
-        } else if sides.is_stale {
-            inconclusive(Reason::Stale)
-        } else if baseline_total <= 0.0 {
-            inconclusive(Reason::NoBaseline)
-        } else if candidate_total < min_events as f64 {
-            inconclusive(Reason::InsufficientData)
-        } else if self.not_worse >= self.pass_at && self.worse_now <= 0.0 {
-            (Outcome::Pass, Reason::NotWorseThanBaseline)
-        } else {
-            inconclusive(Reason::NotYetDecided)
-        };
-        Decision {
-            verdict,
-            reason,
-            is_guard: is_guard && self.worse < self.fail_at,
-        }
-    }
+/// What has been made of the blocks so far.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    arms: Arms,
+    watch: RateWatch,
+    ratio: RatioSequence,
+    difference: DifferenceSequence,
 }
 
 /// Answers a check on the error ratio.
@@ -106,174 +44,252 @@ pub(crate) fn answer(
     check: &Check,
     compare: &CompareCheck,
     sides: &Sides<'_, Counts>,
+    progress: &mut Option<examine::Progress>,
 ) -> CheckResult {
-    let blocks: Vec<CountBlock> = sides.pairs.pairs.iter().map(count_block).collect();
-    let from_start: Vec<CountBlock> = sides.from_start.pairs.iter().map(count_block).collect();
-    let phi = dispersion_of(sides);
-    let mut weights = Weights::levels(look, check, true);
-    let run = |direction, extra, blocks: &[CountBlock]| {
-        let margin = match direction {
-            Direction::Worse => compare.worse_by,
-            Direction::NotWorse => compare.pass_within,
+    let is_current = matches!(progress, Some(examine::Progress::Errors(seen))
+        if seen.arms.relies_on(&sides.relied));
+    if !is_current {
+        let started = Progress::start(look, check, compare, sides);
+        *progress = started.map(|started| examine::Progress::Errors(Box::new(started)));
+    }
+    let Some(examine::Progress::Errors(seen)) = progress else {
+        let message = "Errors: the check's margins are out of range.".to_owned();
+        let (verdict, reason) = (Outcome::Inconclusive, Reason::UnusableAnswer);
+        return result(check, verdict, reason, message, Evidence::default());
+    };
+    while let Some(pair) = seen.arms.take(sides.candidate, sides.baseline, sides.end) {
+        seen.push(&pair);
+    }
+    let found = seen.watch.evidence();
+    let served = seen.watch.cohort().candidate();
+    let state = State {
+        found,
+        is_warming: seen.arms.is_warming(look.gate.warm_up_ms),
+        is_stale: sides.is_stale,
+        candidate_total: served.total,
+        baseline_total: seen.watch.cohort().baseline().total,
+    };
+    let (verdict, reason) = state.decide(compare.min_events);
+    let evidence = seen.evidence(look, check, compare, sides);
+    let message = sentence(reason, &evidence, found, sides);
+    result(check, verdict, reason, message, evidence)
+}
+
+/// What a comparing check's answer hangs on.
+pub(crate) struct State<'a> {
+    pub(crate) found: &'a rates::Evidence,
+    pub(crate) is_warming: bool,
+    pub(crate) is_stale: bool,
+    pub(crate) candidate_total: f64,
+    pub(crate) baseline_total: f64,
+}
+
+impl State<'_> {
+    /// What the evidence says, given how much the candidate has served.
+    pub(crate) fn decide(&self, min_events: u64) -> (Outcome, Reason) {
+        let inconclusive = |reason| (Outcome::Inconclusive, reason);
+        if self.found.failed_by.is_some() {
+            (Outcome::Fail, Reason::WorseThanBaseline)
+        } else if self.is_warming {
+            inconclusive(Reason::WarmingUp)
+        } else if self.is_stale {
+            inconclusive(Reason::Stale)
+        } else if self.baseline_total <= 0.0 {
+            inconclusive(Reason::NoBaseline)
+        } else if self.found.suspect.is_some() {
+            inconclusive(Reason::InstanceSuspect)
+        } else if self.candidate_total < min_events as f64 {
+            inconclusive(Reason::InsufficientData)
+        } else if self.found.is_passed {
+            (Outcome::Pass, Reason::NotWorseThanBaseline)
+        } else {
+            inconclusive(Reason::NotYetDecided)
+        }
+    }
+}
+
+impl Progress {
+    /// Nothing but the baseline's history; `None` for parameters that no test accepts, which a
+    /// parsed policy can't hold.
+    fn start(
+        look: &Look<'_>,
+        check: &Check,
+        compare: &CompareCheck,
+        sides: &Sides<'_, Counts>,
+    ) -> Option<Progress> {
+        let (warm_up_min, horizon_min) = look.minutes();
+        let part = |margin: &Margin| {
+            (
+                1.0 + margin.relative.unwrap_or(0.0),
+                margin.absolute.unwrap_or(0.0).min(1.0),
+            )
         };
-        walk(&margin, extra, phi, direction, blocks).unwrap_or((0.0, 0.0))
-    };
-    (weights.worse_now, weights.worse) = run(Direction::Worse, 0.0, &blocks);
-    (_, weights.not_worse) = run(Direction::NotWorse, 0.0, &blocks);
-    (_, weights.guard) = run(Direction::Worse, GUARD_EXTRA, &from_start);
-
-    let evidence_totals = totals(&blocks);
-    let (_, baseline) = evidence_totals;
-    let decision = weights.decide(
-        sides,
-        evidence_totals.0.total,
-        baseline.total,
-        compare.min_events,
-    );
-    // The guard speaks of all blocks, so its sentence shows the counts of all blocks.
-    let shown = if decision.is_guard || sides.is_warming {
-        &from_start
-    } else {
-        &blocks
-    };
-    let evidence = evidence(look, check, compare, sides, shown, &weights, phi);
-    let message = sentence(&decision, &evidence, sides);
-    result(check, decision.verdict, decision.reason, message, evidence)
-}
-
-fn count_block(pair: &Pair<'_, Counts>) -> CountBlock {
-    let counts = |side: Option<&Counts>| side.copied().unwrap_or_default();
-    let (candidate, baseline) = (counts(pair.candidate), counts(pair.baseline));
-    CountBlock {
-        candidate_total: candidate.total,
-        candidate_events: candidate.errors,
-        baseline_total: baseline.total,
-        baseline_events: baseline.errors,
-    }
-}
-
-/// The evidence now and at its highest; `None` for parameters that no test accepts, which a
-/// parsed policy can't hold.
-fn walk(
-    margin: &Margin,
-    extra: f64,
-    phi: f64,
-    direction: Direction,
-    blocks: &[CountBlock],
-) -> Option<(f64, f64)> {
-    let mut test = CountTest::new(CountTestParams {
-        ratio: 1.0 + margin.relative.unwrap_or(0.0),
-        difference: (margin.absolute.unwrap_or(0.0) + extra).min(1.0),
-        dispersion: phi,
-        direction,
-    })
-    .ok()?;
-    for block in blocks {
-        // A block whose counts make no sense (more errors than requests) says nothing.
-        let _ = test.push(block);
-    }
-    Some((test.log_e(), test.log_e_max()))
-}
-
-/// How much burstier than independent requests the baseline's errors are.
-fn dispersion_of(sides: &Sides<'_, Counts>) -> f64 {
-    let beside = sides.pairs.pairs.iter().filter_map(|pair| pair.baseline);
-    let known = match sides.pairs.kind {
-        BaselineKind::Concurrent => sides
-            .history
+        let (ratio, difference) = part(&compare.worse_by);
+        let (pass_ratio, pass_difference) = part(&compare.pass_within);
+        let params = RateParams {
+            false_alarms: look.false_alarms(check),
+            false_passes: look.gate.false_passes,
+            ratio,
+            difference,
+            pass_ratio,
+            pass_difference,
+            warm_up_min,
+            horizon_min,
+        };
+        let mut watch = RateWatch::new(params, Tuning::default()).ok()?;
+        let mut arms = Arms::new(sides.relied.clone());
+        if !arms.is_told_apart() {
+            watch.cohort_mut().not_told_apart();
+        }
+        let history = arms.history(sides.baseline);
+        let minutes: Vec<Vec<Settled>> = history
             .iter()
-            .copied()
-            .chain(beside)
-            .collect::<Vec<_>>(),
-        BaselineKind::Historical => sides.history.clone(),
-    };
-    let counts = known.iter().map(|counts| Count {
-        total: counts.total,
+            .map(|minute| minute.iter().map(settled).collect())
+            .collect();
+        watch.cohort_mut().learn(&minutes);
+        Some(Progress {
+            arms,
+            watch,
+            ratio: RatioSequence::new(1.0).ok()?,
+            difference: DifferenceSequence::new(1.0).ok()?,
+        })
+    }
+
+    fn push(&mut self, pair: &Pair<'_, Counts>) {
+        let candidate: Vec<Young> = pair.candidate.iter().map(young).collect();
+        let baseline: Vec<Settled> = pair.baseline.iter().map(settled).collect();
+        let dispersion = self.watch.evidence().dispersion;
+        self.watch.push(&RateBlock {
+            end_min: pair.end_min,
+            minute: pair.minute,
+            candidate: &candidate,
+            baseline: &baseline,
+        });
+        let sum = |values: &mut dyn Iterator<Item = f64>| values.sum::<f64>();
+        let block = CountBlock {
+            candidate_total: sum(&mut candidate.iter().map(|one| one.total)),
+            candidate_events: sum(&mut candidate.iter().map(|one| one.events)),
+            baseline_total: sum(&mut baseline.iter().map(|one| one.total)),
+            baseline_events: sum(&mut baseline.iter().map(|one| one.events)),
+        };
+        // A block whose counts make no sense says nothing, here as in the tests.
+        let _ = self.ratio.set_dispersion(dispersion);
+        let _ = self.difference.set_dispersion(dispersion);
+        let _ = self.ratio.push(&block);
+        let _ = self.difference.push(&block);
+    }
+
+    fn evidence(
+        &self,
+        look: &Look<'_>,
+        check: &Check,
+        compare: &CompareCheck,
+        sides: &Sides<'_, Counts>,
+    ) -> Evidence {
+        let cohort = self.watch.cohort();
+        let found = self.watch.evidence();
+        let arm = |total: f64, bad: f64| ArmCounts {
+            total,
+            bad,
+            rate: (total > 0.0).then(|| bad / total),
+            quantile: None,
+        };
+        let candidate = arm(cohort.candidate().total, cohort.candidate().events);
+        let baseline = arm(cohort.baseline().total, cohort.baseline().events);
+        let both = candidate.rate.zip(baseline.rate);
+        let (ratio_interval, difference_interval) = self.intervals(1.0 - look.false_alarms(check));
+        Evidence {
+            data: Some(look.data()),
+            candidate_counts: Some(candidate),
+            baseline_counts: Some(baseline),
+            ratio: both.and_then(|(mine, theirs)| finite(mine / theirs)),
+            ratio_interval,
+            difference: both.map(|(mine, theirs)| mine - theirs),
+            difference_interval,
+            tolerance: Some(tolerance(compare, words::percent)),
+            log_e_worse: finite(found.late),
+            log_e_fail_at: finite(found.late_at),
+            ..shown(found, &self.arms, sides, cohort.aside())
+        }
+    }
+
+    /// Where the ratio and the difference of the two error ratios lie.
+    fn intervals(&self, confidence: f64) -> (Option<Interval>, Option<Interval>) {
+        let ratio = self.ratio.interval(confidence).map(|found| Interval {
+            low: finite(found.lower),
+            high: found.upper.and_then(finite),
+            confidence,
+        });
+        let difference = self.difference.interval(confidence).map(|found| Interval {
+            low: finite(found.lower),
+            high: finite(found.upper),
+            confidence,
+        });
+        (ratio, difference)
+    }
+}
+
+fn young((id, age_min, counts): &(usize, f64, &Counts)) -> Young {
+    Young {
+        id: *id,
+        age_min: *age_min,
+        total: counts.total.max(counts.errors),
         events: counts.errors,
-    });
-    dispersion::over_time(&counts.collect::<Vec<_>>(), Variance::Poisson)
+    }
 }
 
-fn totals(blocks: &[CountBlock]) -> (ArmCounts, ArmCounts) {
-    let arm = |total: f64, bad: f64| ArmCounts {
-        total,
-        bad,
-        rate: (total > 0.0).then(|| bad / total),
-        quantile: None,
-    };
-    let sum = |get: fn(&CountBlock) -> f64| blocks.iter().map(get).sum::<f64>();
-    (
-        arm(sum(|b| b.candidate_total), sum(|b| b.candidate_events)),
-        arm(sum(|b| b.baseline_total), sum(|b| b.baseline_events)),
-    )
+fn settled((id, counts): &(usize, &Counts)) -> Settled {
+    Settled {
+        id: *id,
+        total: counts.total.max(counts.errors),
+        events: counts.errors,
+        tolerated: counts.errors,
+    }
 }
 
-fn evidence(
-    look: &Look<'_>,
-    check: &Check,
-    compare: &CompareCheck,
-    sides: &Sides<'_, Counts>,
-    blocks: &[CountBlock],
-    weights: &Weights,
-    phi: f64,
+pub(crate) fn finite(value: f64) -> Option<f64> {
+    value.is_finite().then_some(value)
+}
+
+/// What every comparing check shows of the evidence.
+pub(crate) fn shown<T>(
+    found: &rates::Evidence,
+    arms: &Arms,
+    sides: &Sides<'_, T>,
+    aside: impl Iterator<Item = usize>,
 ) -> Evidence {
-    let (candidate, baseline) = totals(blocks);
-    let both = candidate.rate.zip(baseline.rate);
-    let confidence = 1.0 - (-look.log_fail_at(check)).exp();
-    let finite = |value: f64| value.is_finite().then_some(value);
-    let (ratio_interval, difference_interval) = intervals(blocks, phi, confidence);
+    let mut warnings = sides.warnings.clone();
+    let aside: Vec<&str> = aside
+        .filter_map(|number| arms.baseline_name(number))
+        .collect();
+    if !aside.is_empty() {
+        warnings.push(format!(
+            "left out of the baseline, being far from its other instances: {}",
+            aside.join(", ")
+        ));
+    }
+    let suspect = found.suspect.and_then(|number| arms.candidate_name(number));
+    let (candidate, baseline) = arms.instances();
     Evidence {
-        data: Some(TimeRange {
-            start_ms: look.from_ms,
-            end_ms: look.now_ms,
+        baseline: Some(Baseline {
+            artifact: sides.artifact.clone(),
+            kind: arms.kind(),
+            data: arms.baseline_data(),
         }),
-        baseline: Some(sides.baseline.clone()),
-        candidate_counts: Some(candidate),
-        baseline_counts: Some(baseline),
-        ratio: both.and_then(|(mine, theirs)| finite(mine / theirs)),
-        ratio_interval,
-        difference: both.map(|(mine, theirs)| mine - theirs),
-        difference_interval,
-        tolerance: Some(tolerance(compare, words::percent)),
-        log_e_worse: finite(weights.worse),
-        log_e_not_worse: finite(weights.not_worse),
-        log_e_fail_at: finite(weights.fail_at),
-        log_e_pass_at: finite(weights.pass_at),
-        dispersion: finite(phi),
-        warnings: sides.warnings.clone(),
+        log_e_not_worse: finite(found.pass),
+        log_e_pass_at: finite(found.pass_at),
+        dispersion: finite(found.dispersion),
+        z: finite(found.z),
+        z_fail_at: finite(found.boundary),
+        log_staying: finite(found.staying).filter(|_| found.z >= found.boundary),
+        instances: arms.is_told_apart().then_some(InstanceCounts {
+            candidate,
+            baseline,
+        }),
+        suspects: suspect.map(str::to_owned).into_iter().collect(),
+        warnings,
         ..Evidence::default()
     }
-}
-
-/// Where the ratio and the difference of the two error ratios lie.
-fn intervals(
-    blocks: &[CountBlock],
-    phi: f64,
-    confidence: f64,
-) -> (Option<Interval>, Option<Interval>) {
-    let finite = |value: f64| value.is_finite().then_some(value);
-    let sequences = RatioSequence::new(phi)
-        .ok()
-        .zip(DifferenceSequence::new(phi).ok());
-    let Some((mut ratio, mut difference)) = sequences else {
-        return (None, None);
-    };
-    for block in blocks {
-        // As in the tests, a block whose counts make no sense says nothing.
-        let _ = ratio.push(block);
-        let _ = difference.push(block);
-    }
-    let ratio = ratio.interval(confidence).map(|found| Interval {
-        low: finite(found.lower),
-        high: found.upper.and_then(finite),
-        confidence,
-    });
-    let difference = difference.interval(confidence).map(|found| Interval {
-        low: finite(found.lower),
-        high: finite(found.upper),
-        confidence,
-    });
-    (ratio, difference)
 }
 
 /// What is tolerated and, where that is another margin, what a pass certifies; `absolute` says
@@ -304,11 +320,16 @@ fn margin(margin: &Margin, absolute: impl Fn(f64) -> String) -> String {
     }
 }
 
-fn sentence(decision: &Decision, evidence: &Evidence, sides: &Sides<'_, Counts>) -> String {
+fn sentence(
+    reason: Reason,
+    evidence: &Evidence,
+    found: &rates::Evidence,
+    sides: &Sides<'_, Counts>,
+) -> String {
     let candidate = evidence.candidate_counts.unwrap_or_default();
     let baseline = evidence.baseline_counts.unwrap_or_default();
     let rate = |counts: &ArmCounts| counts.rate.map_or("nothing".to_owned(), words::percent);
-    let beside = against(sides);
+    let beside = against(evidence, sides);
     let tolerated = evidence.tolerance.as_deref().unwrap_or_default();
     let facts = format!(
         "{} against {} on {beside} ({} and {} requests",
@@ -317,7 +338,7 @@ fn sentence(decision: &Decision, evidence: &Evidence, sides: &Sides<'_, Counts>)
         words::count(candidate.total),
         words::count(baseline.total)
     );
-    match decision.reason {
+    match reason {
         Reason::WorseThanBaseline => {
             format!(
                 "Errors: {facts}{}); tolerated is {tolerated}.",
@@ -334,18 +355,29 @@ fn sentence(decision: &Decision, evidence: &Evidence, sides: &Sides<'_, Counts>)
             rate(&candidate),
             words::count(candidate.total)
         ),
+        Reason::InstanceSuspect => format!("Errors: {facts}), {}.", suspected(evidence)),
         Reason::InsufficientData => format!("Errors: {facts}), too few to tell."),
+        _ if found.is_held => format!("Errors: {facts}), {HELD}; tolerated is {tolerated}."),
         _ => format!("Errors: {facts}), which shows neither yet; tolerated is {tolerated}."),
     }
 }
 
+/// Said of a difference that may be warm-up.
+pub(crate) const HELD: &str = "more than tolerated, but it may pass as instances warm up";
+
+/// Who is behind a difference that is not the version's.
+pub(crate) fn suspected(evidence: &Evidence) -> String {
+    format!(
+        "but one instance alone is behind it, {}: look at that one, not at the version",
+        evidence.suspects.join(", ")
+    )
+}
+
 /// The baseline's name, and that it is history where it is.
-pub(crate) fn against<T>(sides: &Sides<'_, T>) -> String {
-    match sides.baseline.kind {
-        BaselineKind::Concurrent => sides.baseline.artifact.to_string(),
-        BaselineKind::Historical => {
-            format!("{} before the deployment", sides.baseline.artifact)
-        }
+pub(crate) fn against<T>(evidence: &Evidence, sides: &Sides<'_, T>) -> String {
+    match evidence.baseline.as_ref().map(|baseline| baseline.kind) {
+        Some(BaselineKind::Historical) => format!("{} before the deployment", sides.artifact),
+        _ => sides.artifact.to_string(),
     }
 }
 

@@ -15,9 +15,8 @@ use std::sync::Arc;
 
 use slogate_series::Histogram;
 
-use super::Subject;
 use super::compare::Look;
-use super::outlook;
+use super::{Subject, errors, latency, outlook};
 use crate::model::{CheckResult, Deployment};
 use crate::policy::{CheckSpec, CompareCheck, CompareSli, Gate};
 use crate::source::Mapping;
@@ -157,12 +156,24 @@ fn comparing(gate: &Gate) -> impl Iterator<Item = &CompareCheck> {
 #[derive(Debug)]
 pub(crate) struct Examination {
     gate: Arc<Gate>,
+    /// Of each comparing check; none before there are two sides to compare.
+    progress: Vec<Option<Progress>>,
+}
+
+/// What one check has made of the blocks so far.
+#[derive(Debug)]
+pub(crate) enum Progress {
+    /// Error ratios.
+    Errors(Box<errors::Progress>),
+    /// Latency.
+    Latency(Box<latency::Progress>),
 }
 
 impl Examination {
     /// Nothing seen yet.
     pub(crate) fn new(gate: Arc<Gate>) -> Examination {
-        Examination { gate }
+        let progress = comparing(&gate).map(|_| None).collect();
+        Examination { gate, progress }
     }
 
     /// Takes in what is new and complete at `now_ms`; answers the gate's comparing checks, in
@@ -183,14 +194,17 @@ impl Examination {
             from_ms: subject.deployment.judged_from_ms(),
         };
         let checks = self.gate.checks.iter();
-        let answers = checks.filter_map(|check| match &check.spec {
-            CheckSpec::Compare(compare) => {
-                let mut answer = look.compare(check, compare);
-                outlook::add_to(&mut answer, &look, compare);
-                Some(answer)
-            }
+        let compared = checks.filter_map(|check| match &check.spec {
+            CheckSpec::Compare(compare) => Some((check, compare)),
             _ => None,
         });
-        answers.collect()
+        compared
+            .zip(&mut self.progress)
+            .map(|((check, compare), progress)| {
+                let mut answer = look.compare(check, compare, progress);
+                outlook::add_to(&mut answer, &look, compare);
+                answer
+            })
+            .collect()
     }
 }

@@ -1,89 +1,229 @@
-//! Latency quantiles compared.
+//! Latency compared.
 //!
-//! "The candidate's quantile is at most `1 + relative` times the baseline's" is tested on
-//! bucket counts: how many of the candidate's requests exceed the tolerated multiple of the
-//! baseline's past quantile, against how many of the baseline's exceed the quantile itself.
-//! An absolute margin is turned into a relative one at the baseline's quantile. Both sides
-//! are brought to the coarser of their resolutions. The warm-up is no evidence; there is no
-//! guard, since cold caches make the first minutes slow in good releases too.
+//! [`slogate_stats::latency`] watches how many of the candidate's requests exceed what is tolerated
+//! of the baseline's latency: at five quantiles of the whole distribution, or around one where the
+//! check names it. Histograms of a block are brought to the coarsest of their resolutions. There is
+//! no guard, since cold caches make the first minutes slow in good releases too; as for errors, a
+//! difference has to stay, and one instance alone is no version.
+//!
+//! Instances of one version differ in latency too. How much is measured between the baseline's
+//! instances and counts as noise; where series name no instances it is assumed.
+
+use std::borrow::Cow;
 
 use slogate_series::Histogram;
 use slogate_stats::buckets::{Boundaries, BucketCounts};
-use slogate_stats::dispersion::{self, Count, Variance};
-use slogate_stats::{BucketBlock, Direction, ExceedanceTest, ExceedanceTestParams};
+use slogate_stats::latency::{
+    LatencyBlock, LatencyParams, LatencyWatch, QUANTILES, SPREAD_UNSEEN, SettledHistogram,
+    YoungHistogram,
+};
+use slogate_stats::rates::{self, Tuning};
 
-use super::arms::Pair;
+use super::arms::{Arms, Pair};
 use super::compare::{Look, Sides, result};
-use super::errors::{Decision, Weights, against, tolerance};
+use super::errors::{HELD, State, against, finite, shown, suspected, tolerance};
+use super::examine;
 use super::words;
-use crate::model::{ArmCounts, BaselineKind, CheckResult, Evidence, Reason, TimeRange};
+use crate::model::{ArmCounts, CheckResult, Evidence, Outcome, Reason};
 use crate::policy::{Check, CompareCheck, Margin};
 
-/// Answers a check on a latency quantile.
+/// What has been made of the blocks so far.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    arms: Arms,
+    watch: LatencyWatch,
+    candidate: Histogram,
+    baseline: Histogram,
+}
+
+/// Answers a check on latency.
 pub(crate) fn answer(
     look: &Look<'_>,
     check: &Check,
     compare: &CompareCheck,
     quantile: f64,
     sides: &Sides<'_, Histogram>,
+    progress: &mut Option<examine::Progress>,
 ) -> CheckResult {
-    let pairs = &sides.pairs.pairs;
-    let candidate = total(pairs.iter().filter_map(|pair| pair.candidate));
-    let theirs = total(pairs.iter().filter_map(|pair| pair.baseline));
-    let past = total(sides.history.iter().copied());
-    let known = if past.count > 0.0 { &past } else { &theirs };
-    let at = known.quantile(quantile);
-    let relative = relative_margin(&compare.worse_by, at);
-
-    let mut weights = Weights::levels(look, check, false);
-    let phi = dispersion_of(sides, at);
-    let run = |direction| {
-        let params = ExceedanceTestParams {
-            worse_by_relative: match direction {
-                Direction::Worse => relative,
-                Direction::NotWorse => relative_margin(&compare.pass_within, at),
-            },
-            quantiles: vec![quantile],
-            dispersion: phi,
-            direction,
-        };
-        walk(params, &past, pairs).unwrap_or((0.0, 0.0))
+    let is_current = matches!(progress, Some(examine::Progress::Latency(seen))
+        if seen.arms.relies_on(&sides.relied));
+    if !is_current {
+        let started = Progress::start(look, check, compare, quantile, sides);
+        *progress = started.map(|started| examine::Progress::Latency(Box::new(started)));
+    }
+    let Some(examine::Progress::Latency(seen)) = progress else {
+        let message = "Latency: the check's margins are out of range.".to_owned();
+        let (verdict, reason) = (Outcome::Inconclusive, Reason::UnusableAnswer);
+        return result(check, verdict, reason, message, Evidence::default());
     };
-    (weights.worse_now, weights.worse) = run(Direction::Worse);
-    (_, weights.not_worse) = run(Direction::NotWorse);
-    // Without a guard its evidence stays at zero, below any level.
-    let decision = weights.decide(sides, candidate.count, theirs.count, compare.min_events);
-
-    let limit = theirs.quantile(quantile).map(|at| at * (1.0 + relative));
-    let finite = |value: f64| value.is_finite().then_some(value);
-    let (mine, base) = (
-        arm(&candidate, quantile, limit),
-        arm(&theirs, quantile, theirs.quantile(quantile)),
-    );
-    let both = mine.quantile.zip(base.quantile);
-    let evidence = Evidence {
-        data: Some(TimeRange {
-            start_ms: look.from_ms,
-            end_ms: look.now_ms,
-        }),
-        baseline: Some(sides.baseline.clone()),
-        candidate_counts: Some(mine),
-        baseline_counts: Some(base),
-        ratio: both.and_then(|(mine, theirs)| finite(mine / theirs)),
-        difference: both.and_then(|(mine, theirs)| finite(mine - theirs)),
-        tolerance: Some(tolerance(compare, words::seconds)),
-        log_e_worse: finite(weights.worse),
-        log_e_not_worse: finite(weights.not_worse),
-        log_e_fail_at: finite(weights.fail_at),
-        log_e_pass_at: finite(weights.pass_at),
-        dispersion: finite(phi),
-        warnings: sides.warnings.clone(),
-        ..Evidence::default()
+    while let Some(pair) = seen.arms.take(sides.candidate, sides.baseline, sides.end) {
+        seen.push(&pair);
+    }
+    let found = seen.watch.evidence();
+    let state = State {
+        found,
+        is_warming: seen.arms.is_warming(look.gate.warm_up_ms),
+        is_stale: sides.is_stale,
+        candidate_total: seen.candidate.count,
+        baseline_total: seen.baseline.count,
     };
-    let message = sentence(&decision, &evidence, quantile, sides);
-    result(check, decision.verdict, decision.reason, message, evidence)
+    let (verdict, reason) = state.decide(compare.min_events);
+    let evidence = seen.evidence(look, compare, quantile, sides);
+    let message = sentence(reason, &evidence, found, quantile, sides);
+    result(check, verdict, reason, message, evidence)
 }
 
+impl Progress {
+    /// Nothing but the baseline's history; `None` for parameters that no test accepts, which a
+    /// parsed policy can't hold.
+    fn start(
+        look: &Look<'_>,
+        check: &Check,
+        compare: &CompareCheck,
+        quantile: f64,
+        sides: &Sides<'_, Histogram>,
+    ) -> Option<Progress> {
+        let (warm_up_min, horizon_min) = look.minutes();
+        let mut arms = Arms::new(sides.relied.clone());
+        let history = arms.history(sides.baseline);
+        let known = history.iter().flatten().map(|(_, histogram)| *histogram);
+        // Without history there is no past quantile: an absolute part of what a pass certifies
+        // then counts for nothing, which is the cautious side.
+        let at = total(known).quantile(quantile);
+        let params = LatencyParams {
+            false_alarms: look.false_alarms(check),
+            false_passes: look.gate.false_passes,
+            relative: compare.worse_by.relative.unwrap_or(0.0),
+            absolute: compare.worse_by.absolute.unwrap_or(0.0),
+            pass_relative: relative_margin(&compare.pass_within, at),
+            quantiles: quantiles(quantile),
+            pass_quantile: quantile.clamp(0.01, 0.9999),
+            warm_up_min,
+            horizon_min,
+        };
+        let mut watch = LatencyWatch::new(params, Tuning::default()).ok()?;
+        if !arms.is_told_apart() {
+            watch.not_told_apart();
+        }
+        learn(&mut watch, &history);
+        Some(Progress {
+            arms,
+            watch,
+            candidate: Histogram::default(),
+            baseline: Histogram::default(),
+        })
+    }
+
+    fn push(&mut self, pair: &Pair<'_, Histogram>) {
+        let mine = pair.candidate.iter().map(|(_, _, histogram)| *histogram);
+        let all: Vec<&Histogram> = mine
+            .chain(pair.baseline.iter().map(|(_, histogram)| *histogram))
+            .collect();
+        let Some((same, boundaries)) = same_resolution(&all) else {
+            return;
+        };
+        let (mine, theirs) = same.split_at(pair.candidate.len().min(same.len()));
+        let candidate: Vec<YoungHistogram<'_>> = pair
+            .candidate
+            .iter()
+            .zip(mine)
+            .map(|((id, age_min, _), histogram)| YoungHistogram {
+                id: *id,
+                age_min: *age_min,
+                counts: counts(histogram),
+            })
+            .collect();
+        let baseline: Vec<SettledHistogram<'_>> = pair
+            .baseline
+            .iter()
+            .zip(theirs)
+            .map(|((id, _), histogram)| SettledHistogram {
+                id: *id,
+                counts: counts(histogram),
+            })
+            .collect();
+        self.watch.push(&LatencyBlock {
+            end_min: pair.end_min,
+            minute: pair.minute,
+            boundaries: &boundaries,
+            candidate: &candidate,
+            baseline: &baseline,
+        });
+        if !candidate.is_empty() && !baseline.is_empty() {
+            add(&mut self.candidate, mine);
+            add(&mut self.baseline, theirs);
+        }
+    }
+
+    fn evidence(
+        &self,
+        look: &Look<'_>,
+        compare: &CompareCheck,
+        quantile: f64,
+        sides: &Sides<'_, Histogram>,
+    ) -> Evidence {
+        let found = self.watch.evidence();
+        let theirs = self.baseline.quantile(quantile);
+        let relative = relative_margin(&compare.worse_by, theirs);
+        let limit = theirs.map(|at| at * (1.0 + relative));
+        let candidate = arm(&self.candidate, quantile, limit);
+        let baseline = arm(&self.baseline, quantile, theirs);
+        let both = candidate.quantile.zip(baseline.quantile);
+        let aside = self.watch.cohort(quantile).map(|cohort| cohort.aside());
+        let spread = match self.arms.is_told_apart() {
+            true => self.watch.spread(quantile),
+            false => Some(SPREAD_UNSEEN),
+        };
+        let mut evidence = Evidence {
+            data: Some(look.data()),
+            candidate_counts: Some(candidate),
+            baseline_counts: Some(baseline),
+            ratio: both.and_then(|(mine, theirs)| finite(mine / theirs)),
+            difference: both.and_then(|(mine, theirs)| finite(mine - theirs)),
+            tolerance: Some(tolerance(compare, words::seconds)),
+            spread: spread.and_then(finite),
+            ..shown(found, &self.arms, sides, aside.into_iter().flatten())
+        };
+        if !self.arms.is_told_apart() {
+            evidence.warnings.push(format!(
+                "series name no instances: they are assumed to differ by {} in latency",
+                words::percent(SPREAD_UNSEEN)
+            ));
+        }
+        evidence
+    }
+}
+
+/// Where to compare: the whole distribution by default, else around the quantile that was named.
+fn quantiles(quantile: f64) -> Vec<f64> {
+    match (quantile - 0.95).abs() < 1e-9 {
+        true => QUANTILES.to_vec(),
+        false => vec![quantile.clamp(0.01, 0.9999)],
+    }
+}
+
+fn learn(watch: &mut LatencyWatch, history: &[Vec<(usize, &Histogram)>]) {
+    let all = history.iter().flatten().map(|(_, histogram)| *histogram);
+    let all: Vec<&Histogram> = all.collect();
+    let Some((same, boundaries)) = same_resolution(&all) else {
+        return;
+    };
+    let mut same = same.iter();
+    let minutes: Vec<Vec<SettledHistogram<'_>>> = history
+        .iter()
+        .map(|minute| {
+            let each = minute.iter().zip(same.by_ref());
+            each.map(|((id, _), histogram)| SettledHistogram {
+                id: *id,
+                counts: counts(histogram),
+            })
+            .collect()
+        })
+        .collect();
+    watch.learn(&boundaries, &minutes);
+}
+
+/// A margin as a share of the baseline's quantile.
 fn relative_margin(margin: &Margin, baseline_quantile: Option<f64>) -> f64 {
     let absolute = margin
         .absolute
@@ -100,71 +240,35 @@ fn total<'h>(histograms: impl Iterator<Item = &'h Histogram>) -> Histogram {
     histograms.fold(first.clone(), |sum, next| sum.add(next))
 }
 
-/// How much burstier than independent requests the baseline's slow ones are.
-fn dispersion_of(sides: &Sides<'_, Histogram>, threshold: Option<f64>) -> f64 {
-    let Some(threshold) = threshold else {
-        return 1.0;
-    };
-    let beside = sides.pairs.pairs.iter().filter_map(|pair| pair.baseline);
-    let known: Vec<&Histogram> = match sides.pairs.kind {
-        BaselineKind::Concurrent => sides.history.iter().copied().chain(beside).collect(),
-        BaselineKind::Historical => sides.history.clone(),
-    };
-    let counts = known.iter().map(|histogram| Count {
-        total: histogram.count,
-        events: (histogram.count - histogram.count_at_most(threshold)).max(0.0),
-    });
-    dispersion::over_time(&counts.collect::<Vec<_>>(), Variance::Binomial)
-}
-
-/// The evidence now and at its highest; `None` for parameters that no test accepts, which a
-/// parsed policy can't hold.
-fn walk(
-    params: ExceedanceTestParams,
-    past: &Histogram,
-    pairs: &[Pair<'_, Histogram>],
-) -> Option<(f64, f64)> {
-    let mut test = ExceedanceTest::new(params).ok()?;
-    if past.count > 0.0
-        && let Some(boundaries) = boundaries(past)
-    {
-        // History that no test can use is as good as none.
-        let _ = test.learn(&boundaries, counts(past));
-    }
-    let nothing = Histogram::default();
-    for pair in pairs {
-        let (mine, theirs) = (
-            pair.candidate.unwrap_or(&nothing),
-            pair.baseline.unwrap_or(&nothing),
-        );
-        let (mine, theirs) = same_resolution(mine, theirs);
-        let of = if mine.count > 0.0 { &mine } else { &theirs };
-        let Some(boundaries) = boundaries(of) else {
-            continue;
+fn add(sum: &mut Histogram, more: &[Cow<'_, Histogram>]) {
+    for one in more {
+        *sum = match sum.count > 0.0 {
+            true => sum.add(one),
+            false => one.clone().into_owned(),
         };
-        // A block whose boundaries do not fit together says nothing.
-        let _ = test.push(&BucketBlock {
-            boundaries: &boundaries,
-            candidate: counts(&mine),
-            baseline: counts(&theirs),
-        });
     }
-    Some((test.log_e(), test.log_e_max()))
 }
 
-fn same_resolution(a: &Histogram, b: &Histogram) -> (Histogram, Histogram) {
-    if a.count > 0.0 && b.count > 0.0 && !a.has_custom_bounds() && !b.has_custom_bounds() {
-        let schema = a.schema.min(b.schema);
-        return (a.at_schema(schema), b.at_schema(schema));
+/// All histograms at the coarsest resolution among them, in the same order, and their boundaries.
+/// `None` where there are none.
+fn same_resolution<'h>(all: &[&'h Histogram]) -> Option<(Vec<Cow<'h, Histogram>>, Boundaries)> {
+    let filled = all.iter().find(|histogram| histogram.count > 0.0)?;
+    if filled.has_custom_bounds() {
+        let boundaries = Boundaries::explicit(&filled.custom_bounds).ok()?;
+        return Some((
+            all.iter().map(|one| Cow::Borrowed(*one)).collect(),
+            boundaries,
+        ));
     }
-    (a.clone(), b.clone())
-}
-
-fn boundaries(histogram: &Histogram) -> Option<Boundaries> {
-    if histogram.has_custom_bounds() {
-        return Boundaries::explicit(&histogram.custom_bounds).ok();
-    }
-    Boundaries::exponential(histogram.schema).ok()
+    let exponential = all
+        .iter()
+        .filter(|one| one.count > 0.0 && !one.has_custom_bounds());
+    let schema = exponential.map(|one| one.schema).min()?;
+    let same = all.iter().map(|one| match one.schema <= schema {
+        true => Cow::Borrowed(*one),
+        false => Cow::Owned(one.at_schema(schema)),
+    });
+    Some((same.collect(), Boundaries::exponential(schema).ok()?))
 }
 
 fn counts(histogram: &Histogram) -> BucketCounts<'_> {
@@ -190,8 +294,9 @@ fn arm(histogram: &Histogram, quantile: f64, limit: Option<f64>) -> ArmCounts {
 }
 
 fn sentence(
-    decision: &Decision,
+    reason: Reason,
     evidence: &Evidence,
+    found: &rates::Evidence,
     quantile: f64,
     sides: &Sides<'_, Histogram>,
 ) -> String {
@@ -199,7 +304,7 @@ fn sentence(
     let baseline = evidence.baseline_counts.unwrap_or_default();
     let name = format!("P{}", words::ratio(quantile * 100.0));
     let at = |counts: &ArmCounts| counts.quantile.map_or("nothing".to_owned(), words::seconds);
-    let beside = against(sides);
+    let beside = against(evidence, sides);
     let tolerated = evidence.tolerance.as_deref().unwrap_or_default();
     let facts = format!(
         "{} against {} on {beside} ({} and {} requests)",
@@ -208,7 +313,7 @@ fn sentence(
         words::count(candidate.total),
         words::count(baseline.total)
     );
-    match decision.reason {
+    match reason {
         Reason::WorseThanBaseline => format!("{name}: {facts}; tolerated is {tolerated}."),
         Reason::NotWorseThanBaseline => {
             format!("{name}: {facts}, which is within what is tolerated: {tolerated}.")
@@ -216,7 +321,9 @@ fn sentence(
         Reason::WarmingUp => format!("{name}: warming up."),
         Reason::Stale => format!("{name}: the candidate has sent nothing new for 5 minutes."),
         Reason::NoBaseline => format!("{name}: {beside} has served nothing to compare with."),
+        Reason::InstanceSuspect => format!("{name}: {facts}, {}.", suspected(evidence)),
         Reason::InsufficientData => format!("{name}: {facts}, too few to tell."),
+        _ if found.is_held => format!("{name}: {facts}, {HELD}; tolerated is {tolerated}."),
         _ => format!("{name}: {facts}, which shows neither yet; tolerated is {tolerated}."),
     }
 }

@@ -61,6 +61,8 @@ pub enum Reason {
     NoData,
     /// Nothing to compare with.
     NoBaseline,
+    /// One instance alone is behind the difference.
+    InstanceSuspect,
     /// The newest data is too old.
     Stale,
     /// The source could not answer.
@@ -96,6 +98,7 @@ impl Reason {
         Reason::InsufficientData,
         Reason::NoData,
         Reason::NoBaseline,
+        Reason::InstanceSuspect,
         Reason::Stale,
         Reason::SourceError,
         Reason::UnusableAnswer,
@@ -127,6 +130,7 @@ impl Reason {
             Reason::InsufficientData => "insufficient_data",
             Reason::NoData => "no_data",
             Reason::NoBaseline => "no_baseline",
+            Reason::InstanceSuspect => "instance_suspect",
             Reason::Stale => "stale",
             Reason::SourceError => "source_error",
             Reason::UnusableAnswer => "unusable_answer",
@@ -212,6 +216,16 @@ pub struct ArmCounts {
     pub quantile: Option<f64>,
 }
 
+/// How many instances each side has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct InstanceCounts {
+    /// Of the version under judgement.
+    pub candidate: usize,
+    /// Of the baseline.
+    pub baseline: usize,
+}
+
 /// An interval that holds at every look with the stated confidence.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -262,6 +276,19 @@ pub struct Evidence {
     /// The smallest rise over the baseline's rate (or quantile, in seconds) that the rollout can be
     /// expected to show by its end: an estimate, for checks that are not decided yet.
     pub smallest_detectable: Option<f64>,
+    /// How many standard deviations the candidate is beyond what is tolerated.
+    pub z: Option<f64>,
+    /// How many decide at this moment.
+    pub z_fail_at: Option<f64>,
+    /// How much better a difference that stays explains the data than one that passes with the
+    /// warm-up, as the natural log of a Bayes factor; known where a fail hangs on it.
+    pub log_staying: Option<f64>,
+    /// By how much instances of the baseline differ in latency: a share.
+    pub spread: Option<f64>,
+    /// How many instances were told apart.
+    pub instances: Option<InstanceCounts>,
+    /// The instances that alone are behind a difference.
+    pub suspects: Vec<String>,
     /// The query as it was asked, for query and coverage checks.
     pub query: Option<String>,
     /// Its answer.

@@ -134,6 +134,8 @@ pub struct Cohort {
     baseline_events: f64,
     within: Chi,
     history: Vec<Scale>,
+    /// What the baseline did before the comparison began.
+    before: Count,
     /// The dispersion that is assumed between instances that nobody saw.
     prior: f64,
     bin: Bin,
@@ -187,6 +189,9 @@ struct Bin {
 const ASIDE_Z: f64 = 5.0;
 const ASIDE_EVENTS: f64 = 8.0;
 
+/// With fewer events than this the baseline's history is used beside what it does now.
+const RARE_EVENTS: f64 = 20.0;
+
 /// Minutes over which history is cut.
 const SCALES: [usize; 4] = [1, 5, 15, 30];
 
@@ -202,6 +207,7 @@ impl Cohort {
             baseline_events: 0.0,
             within: Chi::default(),
             history: Vec::new(),
+            before: Count::default(),
             prior: 1.0,
             bin: Bin::default(),
             bins: Vec::new(),
@@ -244,6 +250,12 @@ impl Cohort {
         }
         if let Some(bad) = outlier(&sums, |_| false, self.params.variance) {
             self.instance(bad).is_set_aside = true;
+        }
+        for one in minutes.iter().flatten() {
+            if !self.is_set_aside(one.id) {
+                self.before.total += one.total;
+                self.before.events += one.events;
+            }
         }
         for scale in SCALES {
             let mut chi = Chi::default();
@@ -471,7 +483,8 @@ impl Cohort {
             .filter(|one| !one.is_set_aside)
             .map(Instance::count)
             .collect();
-        let mut chi = self.chi(&cells);
+        let seen = self.chi(&cells);
+        let mut chi = seen;
         let minutes = self.bins.len().max(1);
         let before = self
             .history
@@ -480,12 +493,13 @@ impl Cohort {
             .find(|scale| scale.minutes <= minutes);
         if let Some(scale) = before {
             // Stretches of the same instances are not independent of each other.
-            let worth = (chi.freedom.max(1.0) / scale.chi.freedom).min(1.0);
+            let worth = (0.5 * chi.freedom.max(1.0) / scale.chi.freedom).min(1.0);
             chi.add(Chi {
                 squared: scale.chi.squared * worth,
                 freedom: scale.chi.freedom * worth,
             });
         }
+        let freedom = seen.freedom + self.params.prior_freedom;
         let between = shrunk(chi, self.prior, self.params.prior_freedom).max(within);
         let theirs = mean_size(&cells);
         let mine = self.sums.total / self.grown().max(1) as f64;
@@ -495,7 +509,6 @@ impl Cohort {
             1.0
         };
         let scaled = |dispersion: f64| 1.0 + (dispersion - 1.0) * size;
-        let freedom = chi.freedom + self.params.prior_freedom;
         (scaled(within), scaled(between), freedom)
     }
 
@@ -508,6 +521,9 @@ impl Cohort {
             sums.events -= one.events;
             sums.strict = sums.strict.without(one.strict);
             sums.plain = sums.plain.without(one.plain);
+        }
+        if self.is_rare() {
+            self.remember(&mut sums);
         }
         let tail = |moments: Moments, dispersion: f64| {
             let scaled = |value: f64| value / dispersion;
@@ -527,6 +543,26 @@ impl Cohort {
             within,
             between,
         }
+    }
+
+    /// Whether the baseline beside the candidate has too few events to know its rate by.
+    fn is_rare(&self) -> bool {
+        self.params.variance == Variance::Poisson
+            && self.baseline_events < RARE_EVENTS
+            && self.before.total > 0.0
+    }
+
+    /// Adds the baseline's history to what it did beside the candidate: where events are that
+    /// rare, a rate that drifted and one that did not can't be told apart anyway.
+    fn remember(&self, sums: &mut Sums) {
+        let beside = Beside {
+            total: self.baseline_total + self.before.total,
+            events: self.baseline_events + self.before.events,
+            tolerated: self.baseline_events + self.before.events,
+        };
+        let all = self.block(sums.total, sums.events, beside);
+        sums.strict = all.strict;
+        sums.plain = all.plain;
     }
 
     /// The candidate instance with the greatest excess.

@@ -198,6 +198,11 @@ impl CountTest {
         &self.params
     }
 
+    /// Takes in the next block of time, tolerating `extra` on top of the difference in this block
+    /// alone. The promise holds as long as it was chosen before the block was seen.
+    ///
+    /// # Errors
+    /// Names the count that can't be one; the test is then unchanged.
     pub fn push_tolerating(&mut self, block: &CountBlock, extra: f64) -> Result<(), BlockError> {
         let block = block.checked()?;
         if block.is_comparable() {

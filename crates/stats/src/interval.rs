@@ -89,6 +89,17 @@ impl RatioSequence {
         })
     }
 
+    /// Changes the dispersion for the blocks that follow. The promise holds as long as it was
+    /// chosen from data before them.
+    ///
+    /// # Errors
+    /// Names the range; the sequence is then unchanged.
+    pub fn set_dispersion(&mut self, dispersion: f64) -> Result<(), ParamError> {
+        ParamError::check("dispersion", dispersion, 1.0, DISPERSION_MAX)?;
+        self.dispersion = dispersion;
+        Ok(())
+    }
+
     /// Takes in the next block of time.
     ///
     /// # Errors
@@ -194,6 +205,17 @@ impl DifferenceSequence {
             weighted: 0.0,
             weight: 0.0,
         })
+    }
+
+    /// Changes the dispersion for the blocks that follow. The promise holds as long as it was
+    /// chosen from data before them.
+    ///
+    /// # Errors
+    /// Names the range; the sequence is then unchanged.
+    pub fn set_dispersion(&mut self, dispersion: f64) -> Result<(), ParamError> {
+        ParamError::check("dispersion", dispersion, 1.0, DISPERSION_MAX)?;
+        self.dispersion = dispersion;
+        Ok(())
     }
 
     /// Takes in the next block of time.

@@ -40,6 +40,9 @@ const SPREAD_PRIOR: f64 = 0.02;
 /// How much they are assumed to differ where they can't be told apart: 3 %.
 pub const SPREAD_UNSEEN: f64 = 0.03;
 
+/// How far a warm-up may be from the shape it is compared with, as a share of its size.
+const SHAPE_ERROR: f64 = 0.1;
+
 /// Beyond this many baseline observations the older half is forgotten.
 const PAST_KEPT: f64 = 200_000.0;
 
@@ -336,7 +339,7 @@ impl LatencyWatch {
         if clearest.cohort.grown() >= 3 {
             let worst = clearest.cohort.worst();
             let rest = combined(self.at.iter().map(|at| at.cohort.standing(worst).z));
-            if rest < self.evidence.boundary {
+            if rest < self.evidence.boundary * self.tuning.left_out {
                 self.evidence.suspect = worst;
                 return;
             }
@@ -450,9 +453,11 @@ impl At {
                 let density = (-0.5 * at * at).exp() / std::f64::consts::TAU.sqrt();
                 let middle = normal_upper(-at);
                 let variance = middle * (1.0 - middle) / (bin.total * density * density);
+                let shift = (probit(share) - probit(tolerated)) / per_shift;
+                let sampled = variance * within / (per_shift * per_shift);
                 ShiftBin {
-                    shift: (probit(share) - probit(tolerated)) / per_shift,
-                    weight: per_shift * per_shift / (variance * within),
+                    shift,
+                    weight: 1.0 / (sampled + (SHAPE_ERROR * shift).powi(2)),
                     decay: bin.decayed.map(|sum| sum / bin.total),
                 }
             })

@@ -37,6 +37,8 @@ pub struct Tuning {
     pub guard_share: f64,
     /// When the spending test's part is spent.
     pub spending: Spending,
+    /// The part of the boundary that has to be reached without the worst instance.
+    pub left_out: f64,
     /// How old an instance has to be for its events to count for a fail, in minutes.
     pub warm_up_min: f64,
     /// The log Bayes factor from which on a difference counts as staying.
@@ -52,14 +54,15 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Tuning {
-            spending_share: 0.6,
-            late_share: 0.2,
-            guard_share: 0.2,
+            spending_share: 0.75,
+            late_share: 0.15,
+            guard_share: 0.1,
             spending: Spending {
                 early: 0.5,
-                early_power: 0.6,
+                early_power: 0.7,
                 late_power: 3.0,
             },
+            left_out: 0.85,
             warm_up_min: 0.0,
             staying: 3.5,
             growth: 1.02,
@@ -344,7 +347,7 @@ impl RateWatch {
         );
         if is_far && self.cohort.grown() >= 3 {
             let rest = self.cohort.standing(worst);
-            if rest.z < self.evidence.boundary {
+            if rest.z < self.evidence.boundary * self.tuning.left_out {
                 if !is_late {
                     self.evidence.suspect = worst;
                     return;

@@ -16,10 +16,10 @@
 use crate::special::{log_add_exp, log_spaced, log_sum_exp};
 
 /// Time constants of the transients that are considered, in minutes.
-pub const TAUS_MIN: [f64; TAUS] = [0.7, 1.3, 2.4, 4.0, 6.0];
+pub const TAUS_MIN: [f64; TAUS] = [0.7, 1.1, 1.8, 2.8, 4.2, 6.3];
 
 /// How many there are.
-pub const TAUS: usize = 5;
+pub const TAUS: usize = 6;
 
 /// `e^{-age/τ}` for each time constant.
 pub fn decays(age_min: f64) -> [f64; TAUS] {
@@ -43,7 +43,11 @@ pub struct EventBin {
 const NO_TRANSIENT: f64 = 0.5;
 
 /// How many sizes of a difference are tried, evenly spaced on a log scale.
-const SIZES: usize = 12;
+const SIZES: usize = 16;
+
+/// So many events tell all about the shape of a difference that may be believed: real warm-ups are
+/// not quite exponential. With more, the likelihood is tempered.
+const EVENTS_BELIEVED: f64 = 150.0;
 
 /// The sizes tried for the rate of a transient at age 0.
 const TRANSIENT_RATES: (f64, f64) = (0.005, 0.3);
@@ -63,6 +67,8 @@ pub fn staying_events(bins: &[EventBin], dispersion: f64) -> f64 {
     let used: Vec<&EventBin> = bins.iter().filter(|bin| bin.total > 0.0).collect();
     let eventful: Vec<&&EventBin> = used.iter().filter(|bin| bin.events > 0.0).collect();
     let requests: f64 = used.iter().map(|bin| bin.total).sum();
+    let events: f64 = used.iter().map(|bin| bin.events).sum();
+    let dispersion = dispersion * (events / EVENTS_BELIEVED).max(1.0);
     let expected: f64 = used.iter().map(|bin| bin.total * bin.tolerated).sum();
     let log_likelihood = |tau: usize, transient: f64, constant: f64| -> f64 {
         let fading = |bin: &EventBin| bin.decayed.get(tau).copied().unwrap_or(0.0);
