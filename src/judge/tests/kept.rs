@@ -66,7 +66,7 @@ async fn a_source_that_fails_takes_nothing_back() {
     assert_eq!(verdict.reason, Reason::SourceError);
     assert_eq!(kept.blocks_count(), blocks);
     both.broken = false;
-    let often = kept.judge(&gate, &subject, &both, minute(3)).await;
+    let often = kept.judge(&gate, &subject, &both, minute(8)).await;
     assert_eq!(often.verdict, Outcome::Fail, "{}", often.message);
-    assert_eq!(often, judge(&gate, &subject, &both, minute(3)).await);
+    assert_eq!(often, judge(&gate, &subject, &both, minute(8)).await);
 }
