@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
-use crate::config::value::parse_duration_ms;
+use crate::model::time::duration_ms;
 
 mod backtest;
 mod client;
@@ -160,7 +160,7 @@ fn with_runtime(command: impl Future<Output = Exit>) -> Exit {
 /// A duration of the command line, for example `30m`; `0` for none.
 fn parse_duration(text: &str) -> Result<Duration, String> {
     let longest_ms = 30 * 86_400_000;
-    parse_duration_ms(text)
+    duration_ms(text)
         .filter(|ms| *ms <= longest_ms)
         .and_then(|ms| u64::try_from(ms).ok())
         .map(Duration::from_millis)

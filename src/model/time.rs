@@ -84,6 +84,56 @@ pub fn humanize_ms(ms: i64) -> String {
     }
 }
 
+/// Milliseconds in each unit of a duration, greatest first.
+const UNITS: [(&str, i64); 7] = [
+    ("y", 365 * 86_400_000),
+    ("w", 7 * 86_400_000),
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1000),
+    ("ms", 1),
+];
+
+/// Milliseconds from a duration in Prometheus's notation: `90s`, `1h30m`, `500ms`, `0`; a year is
+/// 365 days. Units go from great to small, each at most once; a number without a unit is no
+/// duration, because nobody can see its unit.
+pub fn duration_ms(text: &str) -> Option<i64> {
+    if text == "0" {
+        return Some(0);
+    }
+    let (mut rest, mut total, mut units) = (text, 0i64, UNITS.iter());
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let amount: i64 = rest.get(..digits)?.parse().ok()?;
+        let tail = rest.get(digits..)?;
+        let letters = tail.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let name = tail.get(..letters)?;
+        // The shared iterator makes each unit usable once and only in this order.
+        let (_, unit_ms) = units.find(|(unit, _)| *unit == name)?;
+        total = total.checked_add(amount.checked_mul(*unit_ms)?)?;
+        rest = tail.get(letters..)?;
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+/// The shortest duration that reads back to `ms`, for example `1h30m`; `0s` for none.
+pub fn format_duration(ms: i64) -> String {
+    let (mut rest, mut text) = (ms.max(0), String::new());
+    // Years and weeks are read but not written: `14d` is plainer than `2w`.
+    for (unit, unit_ms) in UNITS.iter().skip(2) {
+        if rest >= *unit_ms {
+            text.push_str(&format!("{}{unit}", rest / unit_ms));
+            rest %= unit_ms;
+        }
+    }
+    if text.is_empty() {
+        "0s".to_owned()
+    } else {
+        text
+    }
+}
+
 /// Serde for a required time: `#[serde(with = "crate::model::time::rfc3339")]`.
 pub mod rfc3339 {
     use serde::{Deserialize as _, Deserializer, Serializer, de::Error as _};
@@ -132,6 +182,7 @@ pub mod rfc3339_option {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn rfc3339_round_trips_to_the_millisecond() {
@@ -157,5 +208,47 @@ mod tests {
             assert_eq!(humanize_ms(ms), text);
         }
         assert_eq!(humanize_ms(187_200_000), "2d 4h");
+    }
+
+    #[test]
+    fn durations_are_prometheus_durations() {
+        let cases = [
+            ("2m", Some(120_000)),
+            ("1h30m", Some(5_400_000)),
+            ("500ms", Some(500)),
+            ("1m30s500ms", Some(90_500)),
+            ("1d", Some(86_400_000)),
+            ("2w", Some(1_209_600_000)),
+            ("0s", Some(0)),
+            ("0", Some(0)),
+            ("", None),
+            ("5", None),
+            ("5min", None),
+            ("5 m", None),
+            ("1y", Some(365 * 86_400_000)),
+            ("m", None),
+            ("é", None),
+            ("-5m", None),
+            ("1.5h", None),
+            ("30m1h", None),
+            ("1m1m", None),
+            ("99999999999y", None),
+            ("99999999999999999999s", None),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(duration_ms(text), expected, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_written_duration_reads_back(ms in 0i64..=40_000_000_000) {
+            prop_assert_eq!(duration_ms(&format_duration(ms)), Some(ms));
+        }
+
+        #[test]
+        fn any_text_is_a_duration_or_none(text in ".{0,12}") {
+            let _ = duration_ms(&text);
+        }
     }
 }
