@@ -51,6 +51,7 @@ pub(crate) mod examine;
 mod kept;
 mod latency;
 mod outlook;
+mod sentences;
 mod threshold;
 mod watcher;
 mod words;

@@ -20,11 +20,9 @@ use slogate_stats::rates::{self, RateBlock, RateParams, RateWatch, Tuning};
 
 use super::arms::{Arms, Pair};
 use super::compare::{Look, Sides, result};
-use super::examine;
-use super::words;
+use super::{examine, sentences};
 use crate::model::{
-    ArmCounts, Baseline, BaselineKind, CheckResult, Evidence, InstanceCounts, Interval, Outcome,
-    Reason,
+    ArmCounts, Baseline, CheckResult, Evidence, InstanceCounts, Interval, Outcome, Reason,
 };
 use crate::policy::{Check, CompareCheck, Margin};
 use crate::source::blocks::Counts;
@@ -71,7 +69,7 @@ pub(crate) fn answer(
     };
     let (verdict, reason) = state.decide(compare.min_events);
     let evidence = seen.evidence(look, check, compare, sides);
-    let message = sentence(reason, &evidence, found, sides);
+    let message = sentences::compared(reason, &evidence, compare, look.gate);
     result(check, verdict, reason, message, evidence)
 }
 
@@ -206,7 +204,7 @@ impl Progress {
             ratio_interval,
             difference: both.map(|(mine, theirs)| mine - theirs),
             difference_interval,
-            tolerance: Some(tolerance(compare, words::percent)),
+            tolerance: Some(sentences::tolerance(compare)),
             log_e_worse: finite(found.late),
             log_e_fail_at: finite(found.late_at),
             ..shown(found, &self.arms, sides, cohort.aside())
@@ -289,112 +287,5 @@ pub(crate) fn shown<T>(
         suspects: suspect.map(str::to_owned).into_iter().collect(),
         warnings,
         ..Evidence::default()
-    }
-}
-
-/// What is tolerated and, where that is another margin, what a pass certifies; `absolute` says
-/// the indicator's own unit.
-pub(crate) fn tolerance(compare: &CompareCheck, absolute: impl Fn(f64) -> String) -> String {
-    let tolerated = margin(&compare.worse_by, &absolute);
-    if compare.pass_within == compare.worse_by {
-        return tolerated;
-    }
-    let certified = margin(&compare.pass_within, &absolute);
-    format!("{tolerated}; a pass certifies {certified}")
-}
-
-fn margin(margin: &Margin, absolute: impl Fn(f64) -> String) -> String {
-    let margin = Margin {
-        absolute: margin.absolute.filter(|part| *part > 0.0),
-        relative: margin.relative.filter(|part| *part > 0.0),
-    };
-    let relative = margin.relative.map(words::percent);
-    let absolute = margin.absolute.map(absolute);
-    match (relative, absolute) {
-        (Some(relative), Some(absolute)) => {
-            format!("at most {relative} of the baseline plus {absolute} worse")
-        }
-        (Some(relative), None) => format!("at most {relative} of the baseline worse"),
-        (None, Some(absolute)) => format!("at most {absolute} worse"),
-        (None, None) => "no worse at all".to_owned(),
-    }
-}
-
-fn sentence(
-    reason: Reason,
-    evidence: &Evidence,
-    found: &rates::Evidence,
-    sides: &Sides<'_, Counts>,
-) -> String {
-    let candidate = evidence.candidate_counts.unwrap_or_default();
-    let baseline = evidence.baseline_counts.unwrap_or_default();
-    let rate = |counts: &ArmCounts| counts.rate.map_or("nothing".to_owned(), words::percent);
-    let beside = against(evidence, sides);
-    let tolerated = evidence.tolerance.as_deref().unwrap_or_default();
-    let facts = format!(
-        "{} against {} on {beside} ({} and {} requests",
-        rate(&candidate),
-        rate(&baseline),
-        words::count(candidate.total),
-        words::count(baseline.total)
-    );
-    match reason {
-        Reason::WorseThanBaseline => {
-            format!(
-                "Errors: {facts}{}); tolerated is {tolerated}.",
-                how_sure(evidence)
-            )
-        }
-        Reason::NotWorseThanBaseline => {
-            format!("Errors: {facts}), which is within what is tolerated: {tolerated}.")
-        }
-        Reason::WarmingUp => format!("Errors so far: {facts}), warming up."),
-        Reason::Stale => "Errors: the candidate has sent nothing new for 5 minutes.".to_owned(),
-        Reason::NoBaseline => format!(
-            "Errors: {} ({} requests), and {beside} has served nothing to compare with.",
-            rate(&candidate),
-            words::count(candidate.total)
-        ),
-        Reason::InstanceSuspect => format!("Errors: {facts}), {}.", suspected(evidence)),
-        Reason::InsufficientData => format!("Errors: {facts}), too few to tell."),
-        _ if found.is_held => format!("Errors: {facts}), {HELD}; tolerated is {tolerated}."),
-        _ => format!("Errors: {facts}), which shows neither yet; tolerated is {tolerated}."),
-    }
-}
-
-/// Said of a difference that may be warm-up.
-pub(crate) const HELD: &str = "more than tolerated, but it may pass as instances warm up";
-
-/// Who is behind a difference that is not the version's.
-pub(crate) fn suspected(evidence: &Evidence) -> String {
-    format!(
-        "but one instance alone is behind it, {}: look at that one, not at the version",
-        evidence.suspects.join(", ")
-    )
-}
-
-/// The baseline's name, and that it is history where it is.
-pub(crate) fn against<T>(evidence: &Evidence, sides: &Sides<'_, T>) -> String {
-    match evidence.baseline.as_ref().map(|baseline| baseline.kind) {
-        Some(BaselineKind::Historical) => format!("{} before the deployment", sides.artifact),
-        _ => sides.artifact.to_string(),
-    }
-}
-
-fn how_sure(evidence: &Evidence) -> String {
-    let ratio = evidence.ratio.map(words::ratio);
-    let least = evidence.ratio_interval.and_then(|interval| {
-        let low = interval.low.filter(|low| *low > 1.0)?;
-        let sure = words::confidence(interval.confidence);
-        Some(format!(
-            "at least {} with {sure} confidence",
-            words::ratio(low)
-        ))
-    });
-    match (ratio, least) {
-        (Some(ratio), Some(least)) => format!("; ratio {ratio}, {least}"),
-        (Some(ratio), None) => format!("; ratio {ratio}"),
-        (None, Some(least)) => format!("; ratio {least}"),
-        (None, None) => String::new(),
     }
 }

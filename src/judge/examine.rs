@@ -202,7 +202,7 @@ impl Examination {
             .zip(&mut self.progress)
             .map(|((check, compare), progress)| {
                 let mut answer = look.compare(check, compare, progress);
-                outlook::add_to(&mut answer, &look, compare);
+                outlook::add_to(&mut answer, &look, check, compare);
                 answer
             })
             .collect()

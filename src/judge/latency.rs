@@ -17,13 +17,12 @@ use slogate_stats::latency::{
     LatencyBlock, LatencyParams, LatencyWatch, QUANTILES, SPREAD_UNSEEN, SettledHistogram,
     YoungHistogram,
 };
-use slogate_stats::rates::{self, Tuning};
+use slogate_stats::rates::Tuning;
 
 use super::arms::{Arms, Pair};
 use super::compare::{Look, Sides, result};
-use super::errors::{HELD, State, against, finite, shown, suspected, tolerance};
-use super::examine;
-use super::words;
+use super::errors::{State, finite, shown};
+use super::{examine, sentences, words};
 use crate::model::{ArmCounts, CheckResult, Evidence, Outcome, Reason};
 use crate::policy::{Check, CompareCheck, Margin};
 
@@ -69,7 +68,7 @@ pub(crate) fn answer(
     };
     let (verdict, reason) = state.decide(compare.min_events);
     let evidence = seen.evidence(look, compare, quantile, sides);
-    let message = sentence(reason, &evidence, found, quantile, sides);
+    let message = sentences::compared(reason, &evidence, compare, look.gate);
     result(check, verdict, reason, message, evidence)
 }
 
@@ -180,7 +179,7 @@ impl Progress {
             baseline_counts: Some(baseline),
             ratio: both.and_then(|(mine, theirs)| finite(mine / theirs)),
             difference: both.and_then(|(mine, theirs)| finite(mine - theirs)),
-            tolerance: Some(tolerance(compare, words::seconds)),
+            tolerance: Some(sentences::tolerance(compare)),
             spread: spread.and_then(finite),
             ..shown(found, &self.arms, sides, aside.into_iter().flatten())
         };
@@ -290,40 +289,5 @@ fn arm(histogram: &Histogram, quantile: f64, limit: Option<f64>) -> ArmCounts {
         quantile: histogram
             .quantile(quantile)
             .filter(|value| value.is_finite()),
-    }
-}
-
-fn sentence(
-    reason: Reason,
-    evidence: &Evidence,
-    found: &rates::Evidence,
-    quantile: f64,
-    sides: &Sides<'_, Histogram>,
-) -> String {
-    let candidate = evidence.candidate_counts.unwrap_or_default();
-    let baseline = evidence.baseline_counts.unwrap_or_default();
-    let name = format!("P{}", words::ratio(quantile * 100.0));
-    let at = |counts: &ArmCounts| counts.quantile.map_or("nothing".to_owned(), words::seconds);
-    let beside = against(evidence, sides);
-    let tolerated = evidence.tolerance.as_deref().unwrap_or_default();
-    let facts = format!(
-        "{} against {} on {beside} ({} and {} requests)",
-        at(&candidate),
-        at(&baseline),
-        words::count(candidate.total),
-        words::count(baseline.total)
-    );
-    match reason {
-        Reason::WorseThanBaseline => format!("{name}: {facts}; tolerated is {tolerated}."),
-        Reason::NotWorseThanBaseline => {
-            format!("{name}: {facts}, which is within what is tolerated: {tolerated}.")
-        }
-        Reason::WarmingUp => format!("{name}: warming up."),
-        Reason::Stale => format!("{name}: the candidate has sent nothing new for 5 minutes."),
-        Reason::NoBaseline => format!("{name}: {beside} has served nothing to compare with."),
-        Reason::InstanceSuspect => format!("{name}: {facts}, {}.", suspected(evidence)),
-        Reason::InsufficientData => format!("{name}: {facts}, too few to tell."),
-        _ if found.is_held => format!("{name}: {facts}, {HELD}; tolerated is {tolerated}."),
-        _ => format!("{name}: {facts}, which shows neither yet; tolerated is {tolerated}."),
     }
 }

@@ -9,7 +9,9 @@
 //! - **Time to a pass** continues from the evidence there is: evidence that has gone the other way
 //!   has to be won back first. It is at least the time until `minEvents` are there. Where no
 //!   requests arrive, or the histogram's buckets are too coarse to tell the margin from nothing,
-//!   there is no estimate.
+//!   there is no estimate; nor where the candidate looks worse than tolerated (by a standard
+//!   deviation, or by a difference that is held back because it may be warm-up): as good as its
+//!   baseline is then not what it is expected to be.
 //! - **The smallest rise that can be detected** is what would fail the check with a probability
 //!   of 80 % by the end, with all requests until then. It is never below what `worseBy`
 //!   tolerates, and for latency not below what instances differ by. Before both sides have had
@@ -26,7 +28,7 @@ use super::compare::Look;
 use super::words;
 use crate::model::time::humanize_ms;
 use crate::model::{BaselineKind, CheckResult, Outcome, Reason};
-use crate::policy::{CompareCheck, CompareSli, Margin};
+use crate::policy::{Check, CompareCheck, CompareSli, Margin};
 use crate::source::blocks::{Blocks, Gathered};
 
 /// With what probability a regression has to show to be called detectable.
@@ -35,11 +37,13 @@ const POWER: f64 = 0.8;
 /// How many blocks say what the traffic is now.
 const RECENT_BLOCKS: i64 = 5;
 
-/// By how much latencies of instances are taken to differ, as a standard deviation on a log scale.
-const INSTANCE_SPREAD: f64 = 0.03;
-
 /// Adds the outlook to an answer that more data could change into a pass.
-pub(crate) fn add_to(answer: &mut CheckResult, look: &Look<'_>, compare: &CompareCheck) {
+pub(crate) fn add_to(
+    answer: &mut CheckResult,
+    look: &Look<'_>,
+    check: &Check,
+    compare: &CompareCheck,
+) {
     let waits = matches!(
         answer.reason,
         Reason::NotYetDecided | Reason::InsufficientData | Reason::WarmingUp
@@ -49,8 +53,10 @@ pub(crate) fn add_to(answer: &mut CheckResult, look: &Look<'_>, compare: &Compar
     }
     let kind = compare.span_kind.label();
     let outlook = match compare.sli {
-        CompareSli::ErrorRatio => on_errors(answer, look, compare, kind),
-        CompareSli::Duration { quantile } => on_latency(answer, look, compare, (kind, quantile)),
+        CompareSli::ErrorRatio => on_errors(answer, look, check, compare, kind),
+        CompareSli::Duration { quantile } => {
+            on_latency(answer, look, check, compare, (kind, quantile))
+        }
     };
     let Some(outlook) = outlook else { return };
     answer.evidence.expected_seconds_to_pass = outlook.seconds_to_pass;
@@ -62,11 +68,12 @@ pub(crate) fn add_to(answer: &mut CheckResult, look: &Look<'_>, compare: &Compar
 fn on_errors(
     answer: &CheckResult,
     look: &Look<'_>,
+    check: &Check,
     compare: &CompareCheck,
     kind: &str,
 ) -> Option<Outlook> {
     let gathered = look.observed.requests.get(kind)?.as_ref().ok()?;
-    let standing = Standing::of(answer, look, compare, gathered, |c| c.total)?;
+    let standing = Standing::of(answer, look, check, compare, gathered, |c| c.total)?;
     let theirs = sides(answer, look, gathered)?.1;
     let known = theirs.by_block.values();
     let (bad, all) = known.fold((0.0, 0.0), |(x, n), c| (x + c.errors, n + c.total));
@@ -76,11 +83,12 @@ fn on_errors(
 fn on_latency(
     answer: &CheckResult,
     look: &Look<'_>,
+    check: &Check,
     compare: &CompareCheck,
     (kind, quantile): (&str, f64),
 ) -> Option<Outlook> {
     let gathered = look.observed.durations.get(kind)?.as_ref().ok()?;
-    let standing = Standing::of(answer, look, compare, gathered, |h| h.count)?;
+    let standing = Standing::of(answer, look, check, compare, gathered, |h| h.count)?;
     let theirs = sides(answer, look, gathered)?.1;
     let mut newest = theirs
         .by_block
@@ -95,7 +103,14 @@ fn on_latency(
         (margin.relative.unwrap_or(0.0) + absolute).min(100.0)
     };
     let (worse_by, pass_within) = (relative(&compare.worse_by), relative(&compare.pass_within));
-    Some(standing.on_latency(&baseline, quantile, worse_by, pass_within, INSTANCE_SPREAD))
+    let (spread, instances) = (
+        answer.evidence.spread.unwrap_or(0.0),
+        answer.evidence.instances,
+    );
+    let of = |count: usize| 1.0 / count.max(1) as f64;
+    let (mine, theirs) = instances.map_or((1, 1), |seen| (seen.candidate, seen.baseline));
+    let spread = spread * (of(mine) + of(theirs)).sqrt();
+    Some(standing.on_latency(&baseline, quantile, worse_by, pass_within, spread))
 }
 
 /// The blocks of the candidate and of the baseline it was compared with.
@@ -130,8 +145,10 @@ pub(crate) struct Standing {
     /// Evidence for a pass now, and the level it has to reach.
     pub(crate) log_e_not_worse: f64,
     pub(crate) log_e_pass_at: f64,
-    /// The check's share of the gate's false alarms, as a level.
-    pub(crate) log_e_fail_at: f64,
+    /// The check's share of the gate's false alarms.
+    pub(crate) false_alarms: f64,
+    /// Whether the candidate looks worse than tolerated so far.
+    pub(crate) looks_worse: bool,
     /// How much longer the candidate warms up, and nothing counts for a pass.
     pub(crate) warming_ms: i64,
     /// Until `decideWithin` is over.
@@ -156,6 +173,7 @@ impl Standing {
     fn of<T>(
         answer: &CheckResult,
         look: &Look<'_>,
+        check: &Check,
         compare: &CompareCheck,
         gathered: &Gathered<T>,
         total: impl Fn(&T) -> f64,
@@ -195,9 +213,8 @@ impl Standing {
             log_e_pass_at: evidence
                 .log_e_pass_at
                 .unwrap_or(-look.gate.false_passes.ln()),
-            log_e_fail_at: evidence
-                .log_e_fail_at
-                .unwrap_or(-look.gate.false_alarms.ln()),
+            false_alarms: look.false_alarms(check),
+            looks_worse: evidence.log_staying.is_some() || evidence.z.is_some_and(|z| z >= 1.0),
             warming_ms: match answer.reason {
                 Reason::WarmingUp => (look.gate.warm_up_ms - age_ms).max(0),
                 _ => 0,
@@ -275,7 +292,7 @@ impl Standing {
 
     fn power(&self) -> Power {
         Power {
-            alpha: (-self.log_e_fail_at).exp().min(0.5),
+            alpha: self.false_alarms.min(0.5),
             power: POWER,
         }
     }
@@ -295,7 +312,8 @@ impl Standing {
         rise: Option<f64>,
         in_words: fn(f64) -> String,
     ) -> Outlook {
-        let evidence = prospect.and_then(|prospect| {
+        let expected = prospect.filter(|_| !self.looks_worse);
+        let evidence = expected.and_then(|prospect| {
             prospect.seconds_between(self.log_e_not_worse, self.log_e_pass_at)
         });
         let missing = (self.min_events as f64 - self.totals.0).max(0.0);
@@ -326,6 +344,7 @@ impl Standing {
         }
         let at = format!("At {} to the new version", words::per_second(per_second));
         match seconds_to_pass {
+            None if self.looks_worse => "As it looks now no pass is in sight.".to_owned(),
             None => format!("{at} no time is enough for a pass with this margin."),
             Some(more) if more <= seconds(self.left_ms) => {
                 format!("{at} a pass takes about {} more.", words::about(more))
@@ -370,7 +389,8 @@ mod tests {
             dispersion: 1.0,
             log_e_not_worse: 0.0,
             log_e_pass_at: 20.0_f64.ln(),
-            log_e_fail_at: 200.0_f64.ln(),
+            false_alarms: 0.005,
+            looks_worse: false,
             warming_ms: 0,
             left_ms: 3_000_000,
             decide_within_ms: 3_600_000,
@@ -433,6 +453,17 @@ mod tests {
             none.sentence.starts_with("No requests reach"),
             "{}",
             none.sentence
+        );
+        let worse = Standing {
+            looks_worse: true,
+            ..standing(9.0, 90.0)
+        };
+        let worse = errors(&worse);
+        assert_eq!(worse.seconds_to_pass, None);
+        assert!(
+            worse
+                .sentence
+                .starts_with("As it looks now no pass is in sight. Within")
         );
         let alone = errors(&standing(9.0, 0.0));
         assert!(
