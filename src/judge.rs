@@ -48,10 +48,13 @@ mod compare;
 mod coverage;
 mod errors;
 pub(crate) mod examine;
+mod kayenta;
 mod kept;
 mod latency;
+mod lines;
 mod outlook;
 mod sentences;
+mod series;
 mod threshold;
 mod watcher;
 mod words;
@@ -91,6 +94,7 @@ pub async fn judge(
 
 /// What the checks that ask the source for themselves need.
 pub(crate) struct Context<'a> {
+    pub(crate) gate: &'a Gate,
     pub(crate) subject: &'a Subject,
     pub(crate) source: &'a dyn MetricSource,
     pub(crate) now_ms: i64,
@@ -108,6 +112,7 @@ pub(crate) async fn answer_all(
     now_ms: i64,
 ) -> Vec<CheckResult> {
     let context = Context {
+        gate,
         subject,
         source,
         now_ms,
@@ -119,6 +124,8 @@ pub(crate) async fn answer_all(
         let answer = match &check.spec {
             CheckSpec::Compare(_) => compared.next(),
             CheckSpec::Query(query) => Some(threshold::answer(check, query, &context).await),
+            CheckSpec::Series(series) => Some(series::answer(check, series, &context).await),
+            CheckSpec::Kayenta(config) => Some(kayenta::answer(check, config, &context).await),
             CheckSpec::Coverage(coverage) => {
                 Some(coverage::answer(check, coverage, &context).await)
             }

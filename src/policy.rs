@@ -36,7 +36,10 @@
 //! Values from a rollout reach PromQL only through [`Template`], which escapes them for the
 //! place they stand in: a version label can't break out of its string.
 
+use std::collections::BTreeMap;
+
 use serde::{Serialize, Serializer};
+use slogate_stats::kayenta;
 
 mod defaults;
 pub(crate) mod diagnostics;
@@ -133,6 +136,10 @@ pub enum CheckSpec {
     Query(QueryCheck),
     /// The candidate against the baseline.
     Compare(CompareCheck),
+    /// The candidate's series against the baseline's, by one query for both.
+    Series(SeriesCheck),
+    /// A canary config of Kayenta's, judged as Kayenta does.
+    Kayenta(KayentaCheck),
     /// The share of telemetry that says which version it is from.
     Coverage(CoverageCheck),
 }
@@ -209,6 +216,94 @@ pub struct Margin {
     pub relative: Option<f64>,
 }
 
+/// The candidate's series against the baseline's: one query, asked for each side's version.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeriesCheck {
+    /// The query; its `$version` is the side's own.
+    pub expr: Template,
+    /// The time from one point to the next, in milliseconds.
+    pub step_ms: i64,
+    /// Which change is for the worse.
+    pub direction: ChangeDirection,
+    /// How the two are compared.
+    pub method: SeriesMethod,
+    /// The most that is tolerated; see [`CompareCheck::worse_by`]. Absolute parts are in the
+    /// query's own unit.
+    pub worse_by: Margin,
+    /// What a pass certifies; see [`CompareCheck::pass_within`].
+    pub pass_within: Margin,
+    /// When it is judged.
+    pub horizon: Horizon,
+    /// What the candidate is compared with.
+    pub against: BaselinePreference,
+}
+
+/// Which change of a series is for the worse.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ChangeDirection {
+    /// More is worse.
+    #[default]
+    Increase,
+    /// Less is worse.
+    Decrease,
+    /// Any change is worse.
+    Either,
+}
+
+/// How two series are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SeriesMethod {
+    /// A test that may be looked at at any time.
+    #[default]
+    Sequential,
+    /// Mann and Whitney's test of ranks, once.
+    MannWhitney,
+    /// A permutation test of means in blocks of time, once.
+    BlockPermutation,
+    /// As Kayenta's judge classifies a metric, once.
+    Kayenta,
+}
+
+/// When a test that is not to be looked at early is judged. Nothing where a test may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Horizon {
+    /// How long after the deployment began, in milliseconds; the gate's `decide_within_ms` where
+    /// not given.
+    pub after_ms: Option<i64>,
+    /// The time between judgements until then, where there is more than one.
+    pub every_ms: Option<i64>,
+}
+
+/// A canary config of Kayenta's.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KayentaCheck {
+    /// Its metrics: 1 to 200, with unique names.
+    pub metrics: Vec<KayentaMetric>,
+    /// The groups' shares of 100.
+    pub group_weights: BTreeMap<String, f64>,
+    /// What the score has to be.
+    pub thresholds: kayenta::Thresholds,
+    /// The time from one point to the next, in milliseconds.
+    pub step_ms: i64,
+    /// When it is judged.
+    pub horizon: Horizon,
+    /// What the candidate is compared with.
+    pub against: BaselinePreference,
+}
+
+/// A metric of a canary config.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KayentaMetric {
+    /// Its name.
+    pub name: String,
+    /// The query; its `$version` is the side's own.
+    pub expr: Template,
+    /// The groups that it counts in.
+    pub groups: Vec<String>,
+    /// How it is judged.
+    pub config: kayenta::MetricConfig,
+}
+
 /// Which side of a call a span saw, as in OpenTelemetry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum SpanKind {
@@ -276,8 +371,20 @@ impl Check {
     pub fn kind(&self) -> CheckKind {
         match self.spec {
             CheckSpec::Query(_) => CheckKind::Query,
-            CheckSpec::Compare(_) => CheckKind::Compare,
+            CheckSpec::Compare(_) | CheckSpec::Series(_) | CheckSpec::Kayenta(_) => {
+                CheckKind::Compare
+            }
             CheckSpec::Coverage(_) => CheckKind::Coverage,
+        }
+    }
+
+    /// Whether it takes a share of the gate's `false_alarms` by its weight. What Kayenta's judge
+    /// answers is outside of that promise.
+    pub fn shares_false_alarms(&self) -> bool {
+        match &self.spec {
+            CheckSpec::Compare(_) => true,
+            CheckSpec::Series(series) => series.method != SeriesMethod::Kayenta,
+            CheckSpec::Kayenta(_) | CheckSpec::Query(_) | CheckSpec::Coverage(_) => false,
         }
     }
 }
@@ -375,6 +482,23 @@ impl Word for BaselinePreference {
         ("auto", BaselinePreference::Auto),
         ("concurrent", BaselinePreference::Concurrent),
         ("historical", BaselinePreference::Historical),
+    ];
+}
+
+impl Word for ChangeDirection {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("increase", ChangeDirection::Increase),
+        ("decrease", ChangeDirection::Decrease),
+        ("either", ChangeDirection::Either),
+    ];
+}
+
+impl Word for SeriesMethod {
+    const WORDS: &'static [(&'static str, Self)] = &[
+        ("sequential", SeriesMethod::Sequential),
+        ("mannWhitney", SeriesMethod::MannWhitney),
+        ("blockPermutation", SeriesMethod::BlockPermutation),
+        ("kayenta", SeriesMethod::Kayenta),
     ];
 }
 

@@ -15,9 +15,7 @@ use crate::deploy::baseline::{self, RunningVersion};
 use crate::model::{
     Artifact, CheckResult, Evidence, Outcome, Reason, TimeRange, time::humanize_ms,
 };
-use crate::policy::{
-    BaselinePreference, Check, CheckSpec, CompareCheck, CompareSli, Gate, SpanKind,
-};
+use crate::policy::{BaselinePreference, Check, CompareCheck, CompareSli, Gate, SpanKind};
 use crate::source::Mapping;
 use crate::source::SourceError;
 use crate::source::blocks::{Blocks, Gathered};
@@ -55,6 +53,18 @@ pub(crate) fn result(
         message,
         evidence,
     }
+}
+
+/// A check's share of the gate's false alarms.
+pub(crate) fn false_alarms(gate: &Gate, check: &Check) -> f64 {
+    let sharing = gate.checks.iter().filter(|one| one.shares_false_alarms());
+    let weights: f64 = sharing.map(|check| check.weight).sum();
+    let share = if weights > 0.0 {
+        check.weight / weights
+    } else {
+        1.0
+    };
+    gate.false_alarms * share
 }
 
 /// An answer without evidence of its own, before any counting.
@@ -123,15 +133,7 @@ impl Look<'_> {
 
     /// A check's share of the gate's false alarms.
     pub(crate) fn false_alarms(&self, check: &Check) -> f64 {
-        let comparing = self.gate.checks.iter();
-        let comparing = comparing.filter(|check| matches!(check.spec, CheckSpec::Compare(_)));
-        let weights: f64 = comparing.map(|check| check.weight).sum();
-        let share = if weights > 0.0 {
-            check.weight / weights
-        } else {
-            1.0
-        };
-        self.gate.false_alarms * share
+        false_alarms(self.gate, check)
     }
 
     /// Minutes of the gate's `warmUp` and `decideWithin`.

@@ -218,7 +218,14 @@ const ERRORS: &str = "    - name: errors\n      compare: { sli: requests.errorRa
 const LATENCY: &str = "    - name: latency\n      compare: { sli: requests.duration, \
                        quantile: 0.95, worseBy: { relative: 10% } }\n";
 
-fn deployment(phase: Phase) -> Arc<Deployment> {
+pub(super) fn subject_of(deployment: Arc<Deployment>) -> Subject {
+    Subject {
+        deployment,
+        history: Vec::new(),
+    }
+}
+
+pub(super) fn deployment(phase: Phase) -> Arc<Deployment> {
     Arc::new(Deployment {
         id: DeploymentId("checkout-2-abc".to_owned()),
         target: Target::new("checkout", "production"),

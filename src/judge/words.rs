@@ -43,6 +43,26 @@ pub(crate) fn ratio(value: f64) -> String {
     trim(value, digits)
 }
 
+/// A number of unknown unit with three or four figures: `0.0123`, `12.3`, `4,568`.
+pub(crate) fn value(value: f64) -> String {
+    let size = value.abs();
+    if !value.is_finite() {
+        return "nothing".to_owned();
+    }
+    let digits = match size {
+        size if size >= 999.5 => {
+            let sign = if value < 0.0 { "-" } else { "" };
+            return format!("{sign}{}", count(size));
+        }
+        size if size >= 99.95 => 0,
+        size if size >= 9.995 => 1,
+        size if size >= 0.9995 => 2,
+        size if size >= 0.0009995 || size == 0.0 => 4,
+        _ => return format!("{value:.2e}"),
+    };
+    trim(value, digits)
+}
+
 /// Seconds for people: `180 ms`, `1.25 s`.
 pub(crate) fn seconds(value: f64) -> String {
     if value < 0.000_999_5 {

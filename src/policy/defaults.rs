@@ -34,4 +34,19 @@ pub(super) const DURATION_PASS_WITHIN: Margin = Margin {
     absolute: Some(0.005),
     relative: Some(0.20),
 };
+/// A tenth more of anything is no reason to stop a rollout.
+pub(super) const SERIES_WORSE_BY: Margin = Margin {
+    absolute: None,
+    relative: Some(0.10),
+};
+/// A quarter more is what a pass excludes.
+pub(super) const SERIES_PASS_WITHIN: Margin = Margin {
+    absolute: None,
+    relative: Some(0.25),
+};
+pub(super) const SERIES_STEP_MS: i64 = 15_000;
+/// Kayenta's own.
+pub(super) const KAYENTA_STEP_MS: i64 = MINUTE_MS;
+pub(super) const KAYENTA_PASS: f64 = 95.0;
+pub(super) const KAYENTA_MARGINAL: f64 = 75.0;
 pub(super) const COVERAGE: f64 = 0.95;

@@ -4,13 +4,16 @@
 //! one notation, the canonical form whose SHA-256 is the gate's hash. JSON is YAML: the parser
 //! reads the document back to an equal gate.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
+use slogate_stats::kayenta::{MetricConfig, Outliers};
 
 use crate::policy::parse::API_VERSION;
 use crate::policy::value::format_duration;
 use crate::policy::{
-    Check, CheckSpec, CompareCheck, CompareSli, Gate, Margin, QueryCheck, Signal, ThresholdOp,
-    Word, promql,
+    Check, CheckSpec, CompareCheck, CompareSli, Gate, Horizon, KayentaCheck, KayentaMetric, Margin,
+    QueryCheck, SeriesCheck, SeriesMethod, Signal, Template, ThresholdOp, Word, promql,
 };
 
 /// Field order is part of the canonical form: changing it changes every hash.
@@ -63,6 +66,8 @@ struct CheckDocument<'g> {
 enum Kind {
     Query(Query),
     Compare { compare: Compare },
+    Series { compare: Series },
+    Kayenta { kayenta: Kayenta },
     Coverage { coverage: Coverage },
 }
 
@@ -102,7 +107,105 @@ struct MarginDocument {
     relative: Option<f64>,
 }
 
-/// A share for ratios, a duration for durations.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Series {
+    query: String,
+    method: &'static str,
+    direction: &'static str,
+    step: String,
+    worse_by: MarginDocument,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pass_within: Option<MarginDocument>,
+    #[serde(flatten)]
+    horizon: HorizonDocument,
+    against: &'static str,
+}
+
+#[derive(Serialize)]
+struct HorizonDocument {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    every: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Kayenta {
+    config: KayentaConfig,
+    pass: f64,
+    marginal: f64,
+    step: String,
+    #[serde(flatten)]
+    horizon: HorizonDocument,
+    against: &'static str,
+}
+
+/// A canary config as Kayenta writes it, but for the queries.
+#[derive(Serialize)]
+struct KayentaConfig {
+    metrics: Vec<KayentaMetricDocument>,
+    classifier: Classifier,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Classifier {
+    group_weights: BTreeMap<String, f64>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct KayentaMetricDocument {
+    name: String,
+    query: KayentaQuery,
+    groups: Vec<String>,
+    analysis_configurations: Analysis,
+}
+
+#[derive(Serialize)]
+struct KayentaQuery {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    expr: String,
+}
+
+#[derive(Serialize)]
+struct Analysis {
+    canary: Canary,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Canary {
+    direction: &'static str,
+    nan_strategy: &'static str,
+    critical: bool,
+    must_have_data: bool,
+    muted: bool,
+    effect_size: Effect,
+    outliers: OutliersDocument,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Effect {
+    measure: &'static str,
+    allowed_increase: f64,
+    allowed_decrease: f64,
+    critical_increase: f64,
+    critical_decrease: f64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct OutliersDocument {
+    strategy: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outlier_factor: Option<f64>,
+}
+
+/// A share for ratios, a duration for durations, a number for queries.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Absolute {
@@ -184,6 +287,12 @@ fn of_check(check: &Check, canonical: bool) -> CheckDocument<'_> {
             CheckSpec::Compare(compare) => Kind::Compare {
                 compare: of_compare(compare),
             },
+            CheckSpec::Series(series) => Kind::Series {
+                compare: of_series(series, canonical),
+            },
+            CheckSpec::Kayenta(kayenta) => Kind::Kayenta {
+                kayenta: of_kayenta(kayenta, canonical),
+            },
             CheckSpec::Coverage(coverage) => Kind::Coverage {
                 coverage: Coverage {
                     at_least: coverage.at_least,
@@ -194,13 +303,97 @@ fn of_check(check: &Check, canonical: bool) -> CheckDocument<'_> {
     }
 }
 
+fn of_expr(expr: &Template, canonical: bool) -> String {
+    match canonical {
+        true => promql::canonical(expr),
+        false => expr.source().to_owned(),
+    }
+}
+
+fn of_horizon(horizon: Horizon) -> HorizonDocument {
+    HorizonDocument {
+        after: horizon.after_ms.map(format_duration),
+        every: horizon.every_ms.map(format_duration),
+    }
+}
+
+fn of_series(series: &SeriesCheck, canonical: bool) -> Series {
+    let margin = |margin: Margin| MarginDocument {
+        absolute: margin.absolute.map(Absolute::Share),
+        relative: margin.relative,
+    };
+    let certifies = series.method != SeriesMethod::Kayenta;
+    Series {
+        query: of_expr(&series.expr, canonical),
+        method: series.method.word(),
+        direction: series.direction.word(),
+        step: format_duration(series.step_ms),
+        worse_by: margin(series.worse_by),
+        pass_within: certifies.then(|| margin(series.pass_within)),
+        horizon: of_horizon(series.horizon),
+        against: series.against.word(),
+    }
+}
+
+fn of_kayenta(check: &KayentaCheck, canonical: bool) -> Kayenta {
+    let metric = |metric: &KayentaMetric| KayentaMetricDocument {
+        name: metric.name.clone(),
+        query: KayentaQuery {
+            kind: "promql",
+            expr: of_expr(&metric.expr, canonical),
+        },
+        groups: metric.groups.clone(),
+        analysis_configurations: Analysis {
+            canary: of_canary(&metric.config),
+        },
+    };
+    Kayenta {
+        config: KayentaConfig {
+            metrics: check.metrics.iter().map(metric).collect(),
+            classifier: Classifier {
+                group_weights: check.group_weights.clone(),
+            },
+        },
+        pass: check.thresholds.pass,
+        marginal: check.thresholds.marginal,
+        step: format_duration(check.step_ms),
+        horizon: of_horizon(check.horizon),
+        against: check.against.word(),
+    }
+}
+
+fn of_canary(config: &MetricConfig) -> Canary {
+    let effect = &config.effect;
+    Canary {
+        direction: config.direction.word(),
+        nan_strategy: config.nan_strategy.word(),
+        critical: config.critical,
+        must_have_data: config.must_have_data,
+        muted: config.muted,
+        effect_size: Effect {
+            measure: effect.measure.word(),
+            allowed_increase: effect.allowed_increase,
+            allowed_decrease: effect.allowed_decrease,
+            critical_increase: effect.critical_increase,
+            critical_decrease: effect.critical_decrease,
+        },
+        outliers: match config.outliers {
+            Outliers::Keep => OutliersDocument {
+                strategy: "keep",
+                outlier_factor: None,
+            },
+            Outliers::Remove { factor } => OutliersDocument {
+                strategy: "remove",
+                outlier_factor: Some(factor),
+            },
+        },
+    }
+}
+
 fn of_query(query: &QueryCheck, canonical: bool) -> Query {
     let limit = |op| (query.threshold.op == op).then_some(query.threshold.value);
     Query {
-        query: match canonical {
-            true => promql::canonical(&query.expr),
-            false => query.expr.source().to_owned(),
-        },
+        query: of_expr(&query.expr, canonical),
         below: limit(ThresholdOp::Below),
         at_most: limit(ThresholdOp::AtMost),
         above: limit(ThresholdOp::Above),

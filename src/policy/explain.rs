@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use crate::policy::value::{format_duration, percent};
 use crate::policy::{
-    BaselinePreference, Check, CheckSpec, CompareCheck, CompareSli, CoverageCheck, Gate, Glob,
-    Margin, OnInconclusive, QueryCheck, SpanKind, Word as _,
+    BaselinePreference, ChangeDirection, Check, CheckSpec, CompareCheck, CompareSli, CoverageCheck,
+    Gate, Glob, Horizon, KayentaCheck, Margin, OnInconclusive, QueryCheck, SeriesCheck,
+    SeriesMethod, SpanKind, Word as _,
 };
 
 /// What `gate` asks and when it answers, for people who have to trust it. Ends with a line break.
@@ -84,6 +85,8 @@ fn question(spec: &CheckSpec) -> Vec<String> {
     match spec {
         CheckSpec::Query(check) => query(check),
         CheckSpec::Compare(check) => compare(check),
+        CheckSpec::Series(check) => series(check),
+        CheckSpec::Kayenta(check) => kayenta(check),
         CheckSpec::Coverage(check) => coverage(check),
     }
 }
@@ -93,14 +96,7 @@ fn query(check: &QueryCheck) -> Vec<String> {
         "the answer to this query has to be {}:",
         check.threshold
     )];
-    lines.extend(
-        check
-            .expr
-            .source()
-            .trim()
-            .lines()
-            .map(|line| format!("  {}", line.trim_end())),
-    );
+    lines.extend(indented(check.expr.source()));
     let stale = format_duration(check.stale_after_ms);
     lines.push(format!(
         "no answer, several, or one older than {stale}: inconclusive"
@@ -119,13 +115,7 @@ fn compare(check: &CompareCheck) -> Vec<String> {
             format!("the {quantile} quantile of the duration of {whose}")
         }
     };
-    let against = match check.against {
-        BaselinePreference::Auto => {
-            "the stable version beside it, or else with the previous version's own history"
-        }
-        BaselinePreference::Concurrent => "the stable version beside it",
-        BaselinePreference::Historical => "the previous version's own history",
-    };
+    let against = baseline(check.against);
     let mut lines = vec![format!("compares {what} with that of {against}")];
     lines.extend(margins(check));
     lines.push(format!(
@@ -133,6 +123,103 @@ fn compare(check: &CompareCheck) -> Vec<String> {
         check.min_events
     ));
     lines
+}
+
+fn baseline(against: BaselinePreference) -> &'static str {
+    match against {
+        BaselinePreference::Auto => {
+            "the stable version beside it, or else with the previous version's own history"
+        }
+        BaselinePreference::Concurrent => "the stable version beside it",
+        BaselinePreference::Historical => "the previous version's own history",
+    }
+}
+
+fn series(check: &SeriesCheck) -> Vec<String> {
+    let step = format_duration(check.step_ms);
+    let against = baseline(check.against);
+    let mut lines = vec![format!(
+        "compares this query, every {step}, with that of {against}:"
+    )];
+    lines.extend(indented(check.expr.source()));
+    let worse = match check.direction {
+        ChangeDirection::Increase => "an increase",
+        ChangeDirection::Decrease => "a decrease",
+        ChangeDirection::Either => "a change either way",
+    };
+    let margin = |margin: Margin| {
+        let relative = margin.relative.filter(|part| *part > 0.0).map(percent);
+        let absolute = margin.absolute.filter(|part| *part > 0.0);
+        match (relative, absolute) {
+            (Some(relative), Some(absolute)) => format!("{relative} and {absolute} on top"),
+            (Some(relative), None) => relative,
+            (None, Some(absolute)) => absolute.to_string(),
+            (None, None) => "nothing".to_owned(),
+        }
+    };
+    let tolerated = margin(check.worse_by);
+    lines.push(match check.method {
+        SeriesMethod::Kayenta => format!("tolerates {worse} of at most {tolerated} of the mean"),
+        _ => format!(
+            "tolerates {worse} of at most {tolerated}; a pass certifies at most {}",
+            margin(check.pass_within)
+        ),
+    });
+    let once = judged(check.horizon);
+    lines.push(match check.method {
+        SeriesMethod::Sequential => {
+            "by a sequential test, which may be looked at at any time".to_owned()
+        }
+        SeriesMethod::MannWhitney => format!("by Mann and Whitney's test, {once}"),
+        SeriesMethod::BlockPermutation => format!("by permuting blocks of time, {once}"),
+        SeriesMethod::Kayenta => format!("as Kayenta's judge does, {once}"),
+    });
+    lines
+}
+
+fn kayenta(check: &KayentaCheck) -> Vec<String> {
+    let count = check.metrics.len();
+    let metrics = if count == 1 { "metric" } else { "metrics" };
+    let against = baseline(check.against);
+    let step = format_duration(check.step_ms);
+    let mut lines = vec![format!(
+        "judges {count} {metrics}, every {step}, as Kayenta does, with {against}:"
+    )];
+    for metric in &check.metrics {
+        let muted = if metric.config.muted { ", muted" } else { "" };
+        let critical = if metric.config.critical {
+            ", critical"
+        } else {
+            ""
+        };
+        lines.push(format!("  {}{critical}{muted}", metric.name));
+    }
+    let thresholds = check.thresholds;
+    lines.push(format!(
+        "a score of {} passes, one below {} fails; {}",
+        thresholds.pass,
+        thresholds.marginal,
+        judged(check.horizon)
+    ));
+    lines.push("its false alarms are not bounded by the gate's".to_owned());
+    lines
+}
+
+fn judged(horizon: Horizon) -> String {
+    let after = match horizon.after_ms {
+        Some(after) => format!("after {}", format_duration(after)),
+        None => "when the time is over".to_owned(),
+    };
+    match horizon.every_ms {
+        Some(every) => format!("every {} and last {after}", format_duration(every)),
+        None => format!("once, {after}"),
+    }
+}
+
+fn indented(text: &str) -> impl Iterator<Item = String> {
+    text.trim()
+        .lines()
+        .map(|line| format!("  {}", line.trim_end()))
 }
 
 /// What is tolerated and what a pass certifies, with an example.

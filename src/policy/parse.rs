@@ -9,9 +9,12 @@ use crate::policy::parse::check::check;
 use crate::policy::reader::{self, Field, Fields, Mistakes};
 use crate::policy::value::format_duration;
 use crate::policy::yaml::{Node, Value};
-use crate::policy::{Check, Gate, Glob, Match, OnInconclusive, defaults, document};
+use crate::policy::{Check, CheckSpec, Gate, Glob, Match, OnInconclusive, defaults, document};
 
 mod check;
+mod kayenta;
+mod margin;
+mod series;
 
 /// The value of `apiVersion`.
 pub(super) const API_VERSION: &str = "slogate.dev/v1";
@@ -19,6 +22,9 @@ pub(super) const API_VERSION: &str = "slogate.dev/v1";
 const MINUTE_MS: i64 = 60_000;
 const DAY_MS: i64 = 86_400_000;
 const CHECKS_MAX: usize = 100;
+
+/// The most points of a series that is compared, as Prometheus has it.
+const SERIES_POINTS_MAX: i64 = 11_000;
 const NAME_MAX: usize = 63;
 
 /// Reads the gates of one file, which may hold several YAML documents.
@@ -156,6 +162,12 @@ fn gate_spec(spec: Field<'_>, m: &mut Mistakes) -> Option<Gate> {
     if let (Some(warm_up), Some(soak), Some(decide_within)) = (warm_up, soak, decide_within) {
         let place = deadline.map_or(&spec.key.span, |field| field.span());
         deadline_is_reachable(place, warm_up, soak, decide_within, m)?;
+        series_fit(
+            place,
+            checks.as_deref().unwrap_or_default(),
+            decide_within,
+            m,
+        )?;
     }
     Some(Gate {
         name: String::new(),
@@ -196,6 +208,43 @@ fn deadline_is_reachable(
         format!("raise `decideWithin`, which is 60m where left out, or lower `{what}`"),
     );
     None
+}
+
+/// A test that is judged once has to be judged in time, and no series may have too many points.
+fn series_fit(
+    place: &Range<usize>,
+    checks: &[Check],
+    decide_within: i64,
+    m: &mut Mistakes,
+) -> Option<()> {
+    let mut fits = true;
+    for check in checks {
+        let (horizon, step_ms) = match &check.spec {
+            CheckSpec::Series(series) => (series.horizon, series.step_ms),
+            CheckSpec::Kayenta(kayenta) => (kayenta.horizon, kayenta.step_ms),
+            _ => continue,
+        };
+        let name = &check.name;
+        if let Some(after) = horizon.after_ms.filter(|after| *after > decide_within) {
+            let after = format_duration(after);
+            let message = format!("check `{name}` is judged after {after}, when the time is over");
+            let label = format!("expected `decideWithin` of at least {after}");
+            m.add(
+                place,
+                message,
+                label,
+                "raise `decideWithin`, or lower `after`",
+            );
+            fits = false;
+        }
+        if decide_within / step_ms > SERIES_POINTS_MAX {
+            let message = format!("check `{name}` would have too many points");
+            let label = format!("at most {SERIES_POINTS_MAX} steps fit in `decideWithin`");
+            m.add(place, message, label, "raise the check's `step`");
+            fits = false;
+        }
+    }
+    fits.then_some(())
 }
 
 fn selector(field: Field<'_>, m: &mut Mistakes) -> Option<Match> {
@@ -251,12 +300,15 @@ fn home(key: &str) -> Option<&'static str> {
         "match" | "warmUp" | "soak" | "decideWithin" | "onInconclusive" | "falseAlarms"
         | "falsePasses" | "checks" => "`spec`",
         "service" | "environment" => "`match`",
-        "critical" | "required" | "weight" | "compare" | "query" | "coverage" => "a check",
+        "critical" | "required" | "weight" | "compare" | "coverage" | "kayenta" => "a check",
+        "query" => "a check, or in `compare`",
         "below" | "atMost" | "above" | "staleAfter" => "a check, beside `query`",
         "atLeast" => "a check, beside `query`, or in `coverage`",
-        "sli" | "quantile" | "worseBy" | "passWithin" | "minEvents" | "spanKind" | "against" => {
-            "`compare`"
-        }
+        "sli" | "worseBy" | "passWithin" | "against" => "`compare`",
+        "quantile" | "minEvents" | "spanKind" => "`compare`, beside `sli`",
+        "direction" | "method" => "`compare`, beside `query`",
+        "step" | "after" | "every" => "`compare`, beside `query`, or in `kayenta`",
+        "config" | "scope" | "location" | "params" | "pass" | "marginal" => "`kayenta`",
         "absolute" | "relative" => "`worseBy` or `passWithin`",
         "signals" => "`coverage`",
         _ => return None,

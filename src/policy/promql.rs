@@ -42,6 +42,12 @@ pub(super) fn check(template: &Template) -> Result<(), QueryError> {
     })
 }
 
+/// Whether the answer of `template`, which is PromQL, is a vector.
+pub(super) fn is_vector(template: &Template) -> bool {
+    let rendered = template.render(&sample("1.2.3")).unwrap_or_default();
+    slogate_promql::parse(&rendered).is_ok_and(|expr| expr.value_type() == ValueType::Vector)
+}
+
 /// `template` in one notation, so that layout and comments don't change a hash.
 pub(super) fn canonical(template: &Template) -> String {
     // A mark that nobody writes keeps `"$version"` apart from a version that happens to look

@@ -93,6 +93,13 @@ impl Mistakes {
         });
     }
 
+    /// Reports what is wrong with another file that this one names.
+    pub(crate) fn take_over(&mut self, other: Diagnostics) {
+        for item in other.items {
+            self.push(item);
+        }
+    }
+
     fn push(&mut self, item: Diagnostic) {
         match self.items.len() < MISTAKES_MAX {
             true => self.items.push(item),

@@ -122,6 +122,18 @@ fn the_documentation_names_every_word() {
         "quantile",
         "worseBy",
         "passWithin",
+        "direction",
+        "method",
+        "step",
+        "after",
+        "every",
+        "kayenta",
+        "config",
+        "scope",
+        "location",
+        "params",
+        "pass",
+        "marginal",
         "absolute",
         "relative",
         "minEvents",
@@ -144,6 +156,8 @@ fn the_documentation_names_every_word() {
     all.extend(SpanKind::WORDS.iter().map(|(word, _)| *word));
     all.extend(BaselinePreference::WORDS.iter().map(|(word, _)| *word));
     all.extend(Signal::WORDS.iter().map(|(word, _)| *word));
+    all.extend(ChangeDirection::WORDS.iter().map(|(word, _)| *word));
+    all.extend(SeriesMethod::WORDS.iter().map(|(word, _)| *word));
     for word in all {
         assert!(
             text.contains(&format!("`{word}`")),
@@ -239,6 +253,110 @@ spec:
         signals: vec![Signal::Traces, Signal::Logs],
     };
     assert_eq!(gate.checks[2].spec, CheckSpec::Coverage(coverage));
+}
+
+/// Kayenta's own keys and words, as its documentation lists them.
+const CANARY_CONFIG: &str = r#"{
+	"id": "x", "name": "golden signals", "configVersion": "1", "applications": ["ad-hoc"],
+	"judge": { "name": "NetflixACAJudge-v1.0", "judgeConfigurations": {} },
+	"metrics": [
+		{ "name": "errors", "scopeName": "default", "groups": ["Errors"],
+		  "query": { "type": "prometheus", "serviceType": "prometheus",
+		             "customInlineTemplate": "PromQL:sum(rate(errors_total{v='${scope}', ns='${ns}'}[1m]))" },
+		  "analysisConfigurations": { "canary": { "direction": "increase", "nanStrategy": "replace",
+		    "critical": true, "mustHaveData": false,
+		    "effectSize": { "allowedIncrease": 1.1, "criticalIncrease": 5 },
+		    "outliers": { "strategy": "remove", "outlierFactor": 2.5 } } } },
+		{ "name": "cpu", "groups": ["System"],
+		  "query": { "type": "prometheus", "metricName": "node_cpu", "customFilterTemplate": "std",
+		             "labelBindings": ["mode=~\"user|system\""], "groupByFields": ["mode"] },
+		  "analysisConfigurations": { "canary": { "effectSize": { "measure": "cles" }, "muted": true } } }
+	],
+	"templates": { "std": "v='${scope}',zone='${location}'" },
+	"classifier": { "groupWeights": { "Errors": 60, "System": 40.0 },
+	                "scoreThresholds": { "pass": 90, "marginal": 50 } }
+}"#;
+
+#[test]
+fn a_canary_config_beside_the_policy_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("gate.yaml");
+    fs::write(directory.path().join("canary.json"), CANARY_CONFIG).unwrap();
+    let check = "    - name: k\n      kayenta:\n        config: canary.json\n        \
+                 scope: web-$version\n        location: eu\n        params: { ns: shop }\n        \
+                 marginal: 60\n        after: 30m\n";
+    fs::write(&path, gate_with(check)).unwrap();
+    let set = load(&[path]).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+    let gate = &set.gates[0];
+    let CheckSpec::Kayenta(found) = &gate.checks[0].spec else {
+        panic!("not a canary config")
+    };
+    let queries: Vec<&str> = found.metrics.iter().map(|m| m.expr.source()).collect();
+    let expected = [
+        "sum(rate(errors_total{v='web-$version', ns='shop'}[1m]))",
+        "avg(node_cpu{v='web-$version',zone='eu',mode=~\"user|system\"}) by (mode)",
+    ];
+    assert_eq!(queries, expected);
+    assert_eq!(
+        (found.thresholds.pass, found.thresholds.marginal),
+        (90.0, 60.0)
+    );
+    assert_eq!(found.group_weights["System"], 40.0);
+    assert_eq!(found.horizon.after_ms, Some(1_800_000));
+    let errors = &found.metrics[0].config;
+    assert!(errors.critical && errors.effect.critical_increase == 5.0);
+    assert_eq!(errors.effect.allowed_decrease, 1.0);
+    assert_eq!(errors.outliers, kayenta::Outliers::Remove { factor: 2.5 });
+    assert_eq!(found.metrics[1].config.effect.allowed_increase, 0.5);
+    // Shown with its config in it, it needs no other file.
+    let json = serde_json::to_string(&**gate).unwrap();
+    assert_eq!(only(&json), **gate);
+    assert!(explain(gate).contains("judges 2 metrics, every 1m, as Kayenta does"));
+
+    let broken = CANARY_CONFIG.replace("increase\"", "upward\"");
+    fs::write(directory.path().join("canary.json"), broken).unwrap();
+    let mistakes = load(&[directory.path().join("gate.yaml")])
+        .unwrap_err()
+        .to_string();
+    assert!(mistakes.contains("canary.json:8:"), "{mistakes}");
+    assert!(
+        mistakes.contains("`direction` can't be `upward`"),
+        "{mistakes}"
+    );
+}
+
+#[test]
+fn a_query_for_both_sides_is_a_comparison() {
+    let gate = only(&gate_with(
+        "    - name: cpu\n      weight: 2\n      compare: { query: 'sum(cpu{v=\"$version\"})' }\n    \
+         - name: hits\n      compare: { query: 'hits{v=\"$version\"}', method: blockPermutation, \
+         direction: decrease, step: 30s, every: 10m, worseBy: { absolute: 2% } }\n",
+    ));
+    let CheckSpec::Series(cpu) = &gate.checks[0].spec else {
+        panic!("not a series")
+    };
+    assert_eq!(
+        (cpu.step_ms, cpu.method),
+        (15_000, SeriesMethod::Sequential)
+    );
+    assert_eq!(cpu.worse_by.relative, Some(0.1));
+    let CheckSpec::Series(hits) = &gate.checks[1].spec else {
+        panic!("not a series")
+    };
+    assert_eq!(hits.direction, ChangeDirection::Decrease);
+    assert_eq!(
+        (hits.worse_by.absolute, hits.horizon.every_ms),
+        (Some(0.02), Some(600_000))
+    );
+    assert!(gate.checks.iter().all(Check::shares_false_alarms));
+    let json = serde_json::to_string(&gate).unwrap();
+    assert_eq!(only(&json), gate);
+    let text = explain(&gate);
+    assert!(text.contains("by a sequential test"), "{text}");
+    assert!(
+        text.contains("every 10m and last when the time is over"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -394,6 +512,8 @@ fn every_word_names_its_value() {
     check::<SpanKind>();
     check::<BaselinePreference>();
     check::<Signal>();
+    check::<ChangeDirection>();
+    check::<SeriesMethod>();
 }
 
 /// Margins as they stand in a check on errors and in one on durations: one of the two, or both.

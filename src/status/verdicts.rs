@@ -151,7 +151,8 @@ fn values(result: &CheckResult, spec: Option<&CheckSpec>) -> [Option<f64>; 3] {
             let (mine, theirs) = sides(result);
             [mine, theirs, theirs.map(|theirs| limit(compare, theirs))]
         }
-        None => {
+        Some(CheckSpec::Kayenta(config)) => [evidence.value, None, Some(config.thresholds.pass)],
+        Some(CheckSpec::Series(_)) | None => {
             let (mine, theirs) = sides(result);
             [evidence.value.or(mine), theirs, None]
         }

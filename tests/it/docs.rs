@@ -130,6 +130,11 @@ fn every_command_shown_works() {
         folder.join("my-gates.yaml"),
     )
     .unwrap();
+    let kayenta = folder.join("docs/kayenta");
+    fs::create_dir_all(&kayenta).unwrap();
+    for file in ["gate.yaml", "canary-config.json"] {
+        fs::copy(root().join("docs/kayenta").join(file), kayenta.join(file)).unwrap();
+    }
     let tests = fs::read_to_string(root().join("rules/canary.test.yaml")).unwrap();
     let tests = tests.replace("policies: [canary.yaml]", "policies: [my-gates.yaml]");
     fs::write(folder.join("my-gates.test.yaml"), tests).unwrap();

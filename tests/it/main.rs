@@ -25,6 +25,7 @@ mod policy_test;
 mod prometheus;
 mod prometheus_api;
 mod remote_write;
+mod series;
 mod simulate;
 mod sources;
 mod status;

@@ -3,7 +3,10 @@
 use std::ops::Range;
 
 use crate::policy::diagnostics::nearest;
-use crate::policy::parse::{DAY_MS, named};
+use crate::policy::parse::kayenta::kayenta;
+use crate::policy::parse::margin::{Unit, margins_of};
+use crate::policy::parse::named;
+use crate::policy::parse::series::series;
 use crate::policy::reader::{Field, Fields, Mistakes, alternatives, word};
 use crate::policy::yaml::{Node, Value};
 use crate::policy::{
@@ -13,7 +16,7 @@ use crate::policy::{
 };
 
 /// Kinds of checks, in the order they are listed to the author.
-const KINDS: [&str; 3] = ["compare", "query", "coverage"];
+const KINDS: [&str; 4] = ["compare", "query", "coverage", "kayenta"];
 
 /// What stands beside `query`.
 const THRESHOLD_FIELDS: [&str; 5] = ["below", "atMost", "above", "atLeast", "staleAfter"];
@@ -42,7 +45,8 @@ pub(super) fn check(item: &Node, m: &mut Mistakes) -> Option<(Check, Range<usize
         .flatten()
         .any(|field| field.key.name == "query");
     let spec = one_kind(&fields, found, m).and_then(|field| match field.key.name.as_str() {
-        "compare" => compare(field, m).map(CheckSpec::Compare),
+        "compare" => compare(field, m),
+        "kayenta" => kayenta(field, m).map(CheckSpec::Kayenta),
         "coverage" => coverage(field, m).map(CheckSpec::Coverage),
         _ => query(field, &mut fields, m).map(CheckSpec::Query),
     });
@@ -108,7 +112,7 @@ fn query(field: Field<'_>, fields: &mut Fields<'_>, m: &mut Mistakes) -> Option<
 }
 
 /// Reads the PromQL of a check; its mistakes are shown where they stand in the YAML.
-fn expression(field: Field<'_>, m: &mut Mistakes) -> Option<Template> {
+pub(super) fn expression(field: Field<'_>, m: &mut Mistakes) -> Option<Template> {
     let fits = |text: &str| !text.trim().is_empty() && text.len() <= QUERY_BYTES_MAX;
     let expected = format!("a PromQL expression of at most {QUERY_BYTES_MAX} bytes");
     let text = field.scalar(&expected, "", m, |text| fits(text).then(|| text.to_owned()))?;
@@ -176,9 +180,17 @@ fn threshold(query: Field<'_>, fields: &mut Fields<'_>, m: &mut Mistakes) -> Opt
     only.then_some(Threshold { op, value })
 }
 
-fn compare(field: Field<'_>, m: &mut Mistakes) -> Option<CompareCheck> {
+fn compare(field: Field<'_>, m: &mut Mistakes) -> Option<CheckSpec> {
     let mut fields = Fields::of(field.node, &field.key.span, "`compare`", m)?;
-    let help = "add `sli: requests.errorRatio` or `sli: requests.duration`";
+    match fields.take("query") {
+        Some(query) => series(query, fields, m).map(CheckSpec::Series),
+        None => compare_requests(fields, m).map(CheckSpec::Compare),
+    }
+}
+
+fn compare_requests(mut fields: Fields<'_>, m: &mut Mistakes) -> Option<CompareCheck> {
+    let help =
+        "add `sli: requests.errorRatio`, `sli: requests.duration`, or a `query:` of your own";
     let sli = fields
         .need("sli", help, m)
         .and_then(|field| field.word::<SliWord>(m));
@@ -197,7 +209,22 @@ fn compare(field: Field<'_>, m: &mut Mistakes) -> Option<CompareCheck> {
         field.word(m)
     });
     fields.finish(&[], m);
-    let margins = read_margins(sli, margins, m);
+    let margins = match sli {
+        Some(SliWord::ErrorRatio) => {
+            let defaults = (defaults::ERRORS_WORSE_BY, defaults::ERRORS_PASS_WITHIN);
+            margins_of(Unit::Share, defaults, margins, m)
+        }
+        Some(SliWord::Duration) => {
+            let defaults = (defaults::DURATION_WORSE_BY, defaults::DURATION_PASS_WITHIN);
+            margins_of(Unit::Seconds, defaults, margins, m)
+        }
+        None => {
+            // What may be wrong with a part of it is said all the same.
+            let none = (Margin::default(), Margin::default());
+            margins_of(Unit::Number, none, margins, m);
+            None
+        }
+    };
     let sli = sli.and_then(|sli| compare_sli(sli, quantile, m));
     Some(CompareCheck {
         sli: sli?,
@@ -243,116 +270,6 @@ fn compare_sli(sli: SliWord, quantile: Option<Field<'_>>, m: &mut Mistakes) -> O
     }
 }
 
-/// What is tolerated and what a pass certifies; each goes without the other. `sli` is `None`
-/// where it was mistaken; then what depends on it isn't looked at.
-fn read_margins(
-    sli: Option<SliWord>,
-    (worse_by, pass_within): (Option<Field<'_>>, Option<Field<'_>>),
-    m: &mut Mistakes,
-) -> Option<(Margin, Margin)> {
-    let tolerated = worse_by.map(|field| margin(sli, field, "`worseBy`", m));
-    let certified = pass_within.map(|field| margin(sli, field, "`passWithin`", m));
-    let defaults = sli.map(|sli| match sli {
-        SliWord::ErrorRatio => (defaults::ERRORS_WORSE_BY, defaults::ERRORS_PASS_WITHIN),
-        SliWord::Duration => (defaults::DURATION_WORSE_BY, defaults::DURATION_PASS_WITHIN),
-    });
-    let (tolerated, certified) = match (tolerated, certified) {
-        (None, None) => return defaults,
-        (Some(tolerated), None) => (tolerated?, tolerated?),
-        (None, Some(certified)) => (at_most(defaults?.0, certified?), certified?),
-        (Some(tolerated), Some(certified)) => (tolerated?, certified?),
-    };
-    margins_fit(tolerated, certified, (worse_by, pass_within), m)?;
-    Some((tolerated, certified))
-}
-
-/// `margin`, but no part of it greater than that of `most`.
-fn at_most(margin: Margin, most: Margin) -> Margin {
-    let part = |part: Option<f64>, most: Option<f64>| part.map(|p| p.min(most.unwrap_or(0.0)));
-    Margin {
-        absolute: part(margin.absolute, most.absolute),
-        relative: part(margin.relative, most.relative),
-    }
-}
-
-/// Reports margins with which nothing could pass, or one version could both pass and fail.
-fn margins_fit(
-    tolerated: Margin,
-    certified: Margin,
-    fields: (Option<Field<'_>>, Option<Field<'_>>),
-    m: &mut Mistakes,
-) -> Option<()> {
-    let (worse_by, pass_within) = fields;
-    let place = pass_within.or(worse_by)?.key;
-    if certified.is_nothing() {
-        let message = "a margin of nothing can't be kept: no version could be shown to pass";
-        let help = match pass_within {
-            Some(_) => "say what a pass certifies, for example `passWithin: { relative: 50% }`",
-            None => {
-                "say what is tolerated, for example `worseBy: { relative: 10% }`; or keep it and \
-                 say beside it what a pass certifies, for example `passWithin: { relative: 50% }`"
-            }
-        };
-        let label = "expected `absolute` or `relative` above 0";
-        m.add(&place.span, message, label, help);
-        return None;
-    }
-    let smaller = [
-        ("absolute", certified.absolute, tolerated.absolute),
-        ("relative", certified.relative, tolerated.relative),
-    ]
-    .into_iter()
-    .find(|(_, certified, tolerated)| certified.unwrap_or(0.0) < tolerated.unwrap_or(0.0));
-    let Some((part, ..)) = smaller else {
-        return Some(());
-    };
-    m.add(
-        &place.span,
-        "`passWithin` is smaller than `worseBy`: one version could be shown to pass and to fail",
-        format!("its `{part}` is smaller than that of `worseBy`"),
-        format!("raise `{part}` here, or lower it in `worseBy`"),
-    );
-    None
-}
-
-/// One margin. No part at all is a mistake; parts of zero are for the caller to judge.
-fn margin(sli: Option<SliWord>, field: Field<'_>, what: &str, m: &mut Mistakes) -> Option<Margin> {
-    let mut fields = Fields::of(field.node, &field.key.span, what, m)?;
-    let is_empty = fields.left().next().is_none();
-    let absolute = fields.take_or("absolute", None, m, |field, m| match sli {
-        None => None,
-        Some(SliWord::ErrorRatio) => {
-            let expected = "a share of all requests, such as 0.1%";
-            field
-                .share(expected, m, |s| (0.0..=1.0).contains(&s))
-                .map(Some)
-        }
-        Some(SliWord::Duration) => field.duration(0, DAY_MS, m).map(|ms| Some(seconds(ms))),
-    });
-    let relative = fields.take_or("relative", None, m, |field, m| {
-        let expected = "a share of the baseline from 0 to 1000 %, such as 25%";
-        field
-            .share(expected, m, |s| (0.0..=10.0).contains(&s))
-            .map(Some)
-    });
-    fields.finish(&[], m);
-    if is_empty {
-        let message = format!("{what} says nothing");
-        let label = "expected `absolute`, `relative` or both";
-        m.add(
-            &field.key.span,
-            message,
-            label,
-            "for no margin at all write `{ relative: 0% }`",
-        );
-        return None;
-    }
-    Some(Margin {
-        absolute: absolute?,
-        relative: relative?,
-    })
-}
-
 fn coverage(field: Field<'_>, m: &mut Mistakes) -> Option<CoverageCheck> {
     let mut fields = Fields::of(field.node, &field.key.span, "`coverage`", m)?;
     let at_least = fields.take_or("atLeast", defaults::COVERAGE, m, |field, m| {
@@ -385,6 +302,6 @@ fn signals(field: Field<'_>, m: &mut Mistakes) -> Option<Vec<Signal>> {
     Some(signals)
 }
 
-fn seconds(ms: i64) -> f64 {
+pub(super) fn seconds(ms: i64) -> f64 {
     ms as f64 / 1000.0
 }
