@@ -2,7 +2,7 @@
 //!
 //! How often does a gate stop a good version, and how long does it take to stop a bad one? Of
 //! real rollouts nobody knows for sure which were good. So [`scenario`] says what can happen,
-//! [`catalogue`] lists what does, [`generate`] draws the telemetry of any number of rollouts from
+//! [`catalogue`] lists what does, [`mixed`] mixes it, [`generate`] draws the telemetry of any number of rollouts from
 //! a seed, and everybody who judges sees the same: [`ours`], the judge of this program, looks at
 //! what [`observe`] shows of it minute by minute; [`peers`] are the procedures of others. [`run`]
 //! puts it through all of them, [`report`] sums up, [`table`] prints. [`series()`] gives a rollout
@@ -14,6 +14,7 @@ use crate::model::Glob;
 
 mod catalogue;
 mod generate;
+mod mixed;
 mod observe;
 mod ours;
 mod peers;

@@ -664,6 +664,12 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
         },
         ..USUAL
     },
+    Scenario {
+        name: "mixed_good",
+        about: "each rollout of another service, with other noise, warm-up, outage, bad instance",
+        is_mixed: true,
+        ..USUAL
+    },
     // More that is bad.
     Scenario {
         name: "late10",
@@ -966,6 +972,13 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
             errors: 10.0,
             latency: 1.0,
         }),
+        ..USUAL
+    },
+    Scenario {
+        name: "mixed_bad",
+        about: "as mixed_good, and errors 3 times or more, or slower by a fifth or more, all or some",
+        truth: Truth::Bad { onset: 0 },
+        is_mixed: true,
         ..USUAL
     },
 ];

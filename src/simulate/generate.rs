@@ -16,6 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::{Binomial, Distribution as _, Geometric, Poisson, StandardNormal};
 use slogate_series::{Buckets, Histogram, histogram};
 
+use super::mixed;
 use super::scenario::{
     HISTORY_MINUTES, MEDIAN_S, MINUTES, SCHEMA, SIGMA, SLOW_S, Scenario, Traffic, WarmUp,
 };
@@ -49,6 +50,8 @@ pub(crate) struct Minute {
 /// The telemetry of one rollout.
 #[derive(Clone, Debug)]
 pub(crate) struct Rollout {
+    /// Whether series say which instance they are of.
+    pub(crate) names_instances: bool,
     /// The minutes before it, the oldest first.
     pub(crate) history: Vec<Minute>,
     /// Its own minutes.
@@ -57,9 +60,13 @@ pub(crate) struct Rollout {
 
 /// Makes the telemetry of rollout `number` of a scenario.
 pub(crate) fn generate(scenario: &Scenario, seed: u64, number: u32) -> Rollout {
-    let mut generator = Generator::new(scenario, rng(scenario.name, seed, number));
+    let mut rng = rng(scenario.name, seed, number);
+    let drawn = scenario.is_mixed.then(|| mixed::draw(scenario, &mut rng));
+    let scenario = drawn.as_ref().unwrap_or(scenario);
+    let mut generator = Generator::new(scenario, rng);
     let before = -i64::from(HISTORY_MINUTES)..0;
     Rollout {
+        names_instances: scenario.telemetry.names_instances,
         history: before.map(|minute| generator.minute(minute)).collect(),
         minutes: (0..i64::from(MINUTES))
             .map(|minute| generator.minute(minute))
@@ -792,6 +799,42 @@ mod tests {
     }
 
     #[test]
+    fn a_mixed_fleet_has_all_kinds_and_keeps_the_truth() {
+        let drawn = |name: &str| -> Vec<Scenario> {
+            let numbers = 0..200;
+            let draw = |number| mixed::draw(scenario(name), &mut rng(name, 1, number));
+            numbers.map(draw).collect()
+        };
+        let good = drawn("mixed_good");
+        assert!(
+            good.iter()
+                .all(|s| s.change == USUAL.change && s.onset().is_none())
+        );
+        let share = |is: &dyn Fn(&Scenario) -> bool| {
+            good.iter().filter(|s| is(s)).count() as f64 / good.len() as f64
+        };
+        close(share(&|s| s.warm_up.is_some()), 0.5, 0.25);
+        close(share(&|s| s.outage.is_some()), 0.25, 0.4);
+        close(share(&|s| s.bad_node.is_some()), 0.2, 0.4);
+        close(share(&|s| s.errors.burst > 1.0), 0.45, 0.3);
+        for bad in drawn("mixed_bad") {
+            let change = &bad.change;
+            let is_worse = change.errors >= 0.005 || change.latency >= 1.2 || change.tail.is_some();
+            assert!(is_worse && bad.onset() == Some(0), "{change:?}");
+            let most = bad
+                .traffic
+                .steps
+                .iter()
+                .map(|(_, instances)| *instances)
+                .max();
+            assert!(
+                most < Some(bad.traffic.instances),
+                "somebody has to be beside it"
+            );
+        }
+    }
+
+    #[test]
     fn every_scenario_has_its_own_name_and_serves_candidates() {
         let mut names: Vec<&str> = CATALOGUE.iter().map(|scenario| scenario.name).collect();
         names.sort_unstable();
@@ -800,7 +843,7 @@ mod tests {
         for scenario in CATALOGUE {
             let last = scenario.candidates(MINUTES - 1);
             assert!(scenario.candidates(0) > 0 && last <= scenario.traffic.instances);
-            let is_changed = scenario.change != USUAL.change;
+            let is_changed = scenario.change != USUAL.change || scenario.is_mixed;
             let is_bad = scenario.onset().is_some();
             assert!(
                 is_changed || !is_bad,

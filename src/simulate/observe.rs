@@ -2,9 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::generate::{Cell, Minute};
+use super::generate::{Cell, Minute, Rollout};
 use super::peers::Arm;
-use super::scenario::Scenario;
 use crate::judge::examine::Observed;
 use crate::policy::{CheckSpec, Gate};
 use crate::source::blocks::{Blocks, Gathered, Grid};
@@ -36,7 +35,7 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// Nothing yet, of all that the gate compares.
-    pub(crate) fn new(scenario: &Scenario, gate: &Gate) -> Self {
+    pub(crate) fn new(rollout: &Rollout, gate: &Gate) -> Self {
         let mut observed = Observed::default();
         for check in &gate.checks {
             if let CheckSpec::Compare(compare) = &check.spec {
@@ -46,7 +45,7 @@ impl Seen {
             }
         }
         Seen {
-            names_instances: scenario.telemetry.names_instances,
+            names_instances: rollout.names_instances,
             observed,
         }
     }

@@ -9,7 +9,7 @@ use super::generate::Rollout;
 use super::observe::{NEW, OLD, START_MS, Seen, complete_ms};
 use super::peers::Arms;
 use super::run::Outcome;
-use super::scenario::{HISTORY_MINUTES, Scenario};
+use super::scenario::HISTORY_MINUTES;
 use crate::judge::examine::Examination;
 use crate::judge::{self, Subject};
 use crate::model::{
@@ -28,14 +28,9 @@ pub(crate) fn comparing(gate: &Gate) -> Option<Arc<Gate>> {
 }
 
 /// What becomes of a rollout under the gate; who was harmed is left open.
-pub(crate) fn judge(
-    gate: &Arc<Gate>,
-    scenario: &Scenario,
-    rollout: &Rollout,
-    arms: &Arms,
-) -> Outcome {
+pub(crate) fn judge(gate: &Arc<Gate>, rollout: &Rollout, arms: &Arms) -> Outcome {
     let mut outcome = Outcome::default();
-    watch(gate, scenario, rollout, arms, |minute, verdict| {
+    watch(gate, rollout, arms, |minute, verdict| {
         match (verdict.verdict, verdict.reason) {
             (Answer::Fail, Reason::CheckFailed) => outcome.alarm = Some(minute),
             (Answer::Pass, Reason::AllChecksPassed) => {
@@ -55,13 +50,12 @@ pub(crate) fn judge(
 /// Looks at a rollout after each minute, counted from 1, for as long as `look` wants to go on.
 pub(crate) fn watch(
     gate: &Arc<Gate>,
-    scenario: &Scenario,
     rollout: &Rollout,
     arms: &Arms,
     mut look: impl FnMut(u32, &Verdict) -> bool,
 ) {
     let subject = subject();
-    let mut seen = Seen::new(scenario, gate);
+    let mut seen = Seen::new(rollout, gate);
     let before = -i64::from(HISTORY_MINUTES)..0;
     for (number, (minute, old)) in before.zip(rollout.history.iter().zip(&arms.history)) {
         seen.add(number, minute, old, &Default::default());

@@ -99,7 +99,7 @@ fn rollouts(plan: &Plan, scenario: &Scenario) -> Vec<Vec<Outcome>> {
                 return found;
             }
             let rollout = generate(scenario, plan.seed, number);
-            found.push((number, judged(plan, scenario, &rollout)));
+            found.push((number, judged(plan, &rollout)));
         }
     };
     let jobs = plan.jobs.clamp(1, plan.rollouts.max(1) as usize);
@@ -116,11 +116,11 @@ fn rollouts(plan: &Plan, scenario: &Scenario) -> Vec<Vec<Outcome>> {
     found.into_iter().map(|(_, outcomes)| outcomes).collect()
 }
 
-fn judged(plan: &Plan, scenario: &Scenario, rollout: &Rollout) -> Vec<Outcome> {
+fn judged(plan: &Plan, rollout: &Rollout) -> Vec<Outcome> {
     let arms = Arms::of(rollout);
     let judges = plan.judges.iter().map(|judge| {
         let mut outcome = match judge {
-            Judge::Slogate => ours::judge(&plan.gate, scenario, rollout, &arms),
+            Judge::Slogate => ours::judge(&plan.gate, rollout, &arms),
             Judge::Peer(peer) => Outcome {
                 alarm: (peer.alarm)(&arms),
                 ..Outcome::default()

@@ -46,6 +46,8 @@ pub(crate) struct Scenario {
     pub(crate) bad_node: Option<BadNode>,
     /// What of it is seen.
     pub(crate) telemetry: Telemetry,
+    /// Whether each rollout draws all of this for itself, but for the truth.
+    pub(crate) is_mixed: bool,
 }
 
 /// What should become of a rollout.
@@ -255,6 +257,7 @@ pub(crate) const USUAL: Scenario = Scenario {
         names_instances: true,
         bounds: &[],
     },
+    is_mixed: false,
 };
 
 impl Scenario {

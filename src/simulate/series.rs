@@ -39,7 +39,7 @@ pub(crate) fn series(
 ) -> Vec<Series> {
     let rollout = generate(scenario, seed, number);
     let mut reporting = Reporting {
-        names_instances: scenario.telemetry.names_instances,
+        names_instances: rollout.names_instances,
         processes: BTreeMap::new(),
     };
     let minutes = rollout.history.iter().chain(&rollout.minutes);
@@ -232,16 +232,10 @@ mod tests {
             let scenario = CATALOGUE.iter().find(|one| one.name == name).unwrap();
             let rollout = generate(scenario, 7, 0);
             let mut shown = BTreeMap::new();
-            ours::watch(
-                &gate,
-                scenario,
-                &rollout,
-                &Arms::of(&rollout),
-                |minute, verdict| {
-                    shown.insert(minute, answers(verdict));
-                    true
-                },
-            );
+            ours::watch(&gate, &rollout, &Arms::of(&rollout), |minute, verdict| {
+                shown.insert(minute, answers(verdict));
+                true
+            });
             let setting = Setting {
                 service: "simulated",
                 environment: "production",

@@ -31,7 +31,7 @@ pub(crate) fn trace(gate: &Arc<Gate>, scenario: &Scenario, seed: u64, number: u3
         "baseline"
     );
     let mut last = String::new();
-    ours::watch(gate, scenario, &rollout, &arms, |minute, verdict| {
+    ours::watch(gate, &rollout, &arms, |minute, verdict| {
         for check in &verdict.checks {
             text.push_str(&line(minute, check));
         }
