@@ -38,8 +38,8 @@ pub(crate) fn judge(gate: &Arc<Gate>, rollout: &Rollout, arms: &Arms) -> Outcome
             }
             _ => {}
         }
-        let mut reasons = verdict.checks.iter().map(|check| check.reason.as_str());
-        if reasons.any(|reason| reason == "instance_suspect") {
+        let mut reasons = verdict.checks.iter().map(|check| check.reason);
+        if reasons.any(|reason| reason == Reason::InstanceSuspect) {
             outcome.suspect = outcome.suspect.or(Some(minute));
         }
         outcome.alarm.is_none()
