@@ -87,8 +87,9 @@ pub(crate) const PEERS: &[Peer] = &[
     },
     Peer {
         name: "plain",
-        about: "the sequential tests of errors and latency at 1 % as they come: no tolerance, no \
-                warm-up, no regard for bursts or for differences between instances",
+        about: "the sequential tests of errors and latency at 1 % as they come: no tolerance but one \
+                bucket of latency, no warm-up, no regard for bursts or for differences between \
+                instances",
         alarm: sequential::plain,
     },
 ];
