@@ -9,6 +9,7 @@
 //! - `words`, `arms`, `reading`: which series are requests, and whose.
 //! - `canonical`: those series as slogate itself names them.
 //! - `rollout`: a recording as a deployment with a past and a source.
+//! - `recorded`: deployments of a data directory, or of events and a Prometheus.
 //! - `gates`, `replay`: judged by which gate, look after look.
 //! - `report`, `text`, `html`: what came of it.
 //!
@@ -21,6 +22,7 @@
 //!   list of what is left to do. Breaking off keeps what is done.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
@@ -34,6 +36,7 @@ mod html;
 mod labels;
 mod otlp;
 mod reading;
+mod recorded;
 mod recording;
 mod replay;
 mod report;
@@ -45,6 +48,7 @@ pub use folder::PathError;
 pub use gates::Policy;
 pub use html::html;
 pub use labels::Truth;
+pub use recorded::DataDirError;
 pub use replay::{Change, Phase, Point, Replay};
 pub use report::{Difference, Report, RolloutReport, Summary};
 pub use text::{csv, tally, text};
@@ -53,11 +57,20 @@ use folder::Found;
 use labels::{Label, Labels};
 use rollout::Rollout;
 
+use crate::model::Artifact;
+use crate::source::{Mapping, MetricSource};
+
 /// What to do.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     /// Folders of rollouts, folders of such folders, files.
     pub paths: Vec<PathBuf>,
+    /// A daemon's data directory, whose deployments are judged too.
+    pub data_dir: Option<PathBuf>,
+    /// Where telemetry is asked for, instead of in files and the data directory.
+    pub source: Option<Arc<dyn MetricSource>>,
+    /// How the data directory's series are read.
+    pub mapping: Mapping,
     /// What they are judged by; each rollout by each.
     pub policies: Vec<Policy>,
     /// Rollouts at a time.
@@ -80,6 +93,15 @@ pub enum BacktestError {
         /// Where was looked.
         paths: Vec<String>,
     },
+    /// The data directory can't be read.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// There are no deployments in it.
+    #[error("{dir}: no deployment that is known to have begun")]
+    NoDeployment {
+        /// The directory.
+        dir: String,
+    },
     /// A thread could not be started.
     #[error("can't start: {0}")]
     Start(std::io::Error),
@@ -99,96 +121,137 @@ pub fn run(
     progress: &(dyn Fn(usize, usize) + Sync),
 ) -> Result<Report, BacktestError> {
     let found = folder::find(&options.paths)?;
-    if found.is_empty() {
+    let mut work: Vec<Work> = found.into_iter().map(Work::Folder).collect();
+    let by_folder = folders_are_labels(&work);
+    if let Some(dir) = &options.data_dir {
+        let source = match &options.source {
+            Some(source) => source.clone(),
+            None => recorded::source_of(dir, options.mapping.clone())?,
+        };
+        let rollouts = recorded::rollouts(&recorded::events_of(dir)?, &source);
+        if rollouts.is_empty() && work.is_empty() {
+            let dir = dir.display().to_string();
+            return Err(BacktestError::NoDeployment { dir });
+        }
+        let path = dir.display().to_string();
+        work.extend(
+            rollouts
+                .into_iter()
+                .map(|one| Work::Deployment(path.clone(), one)),
+        );
+    }
+    if work.is_empty() {
         let paths = options.paths.iter().map(|path| path.display().to_string());
         return Err(BacktestError::Nothing {
             paths: paths.collect(),
         });
     }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(BacktestError::Start)?;
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let results: Mutex<Vec<(usize, Vec<RolloutReport>)>> = Mutex::default();
-    let broken: Mutex<Option<std::io::Error>> = Mutex::default();
-    let by_folder = folders_are_labels(&found);
-    progress(0, found.len());
-    let work = || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build();
-        let runtime = match runtime {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                broken.lock().get_or_insert(error);
-                return;
-            }
-        };
+    progress(0, work.len());
+    let task = Task {
+        options,
+        by_folder,
+        stop,
+    };
+    let walk = || {
         while !stop.load(Ordering::Relaxed) {
             let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(one) = found.get(at) else {
+            let Some(one) = work.get(at) else {
                 return;
             };
-            let replayed = runtime.block_on(replay_folder(one, &options.policies, by_folder, stop));
-            if let Some(reports) = replayed {
+            if let Some(reports) = runtime.block_on(task.replay(one)) {
                 results.lock().push((at, reports));
-                progress(done.fetch_add(1, Ordering::Relaxed) + 1, found.len());
+                progress(done.fetch_add(1, Ordering::Relaxed) + 1, work.len());
             }
         }
     };
-    let jobs = options.jobs.clamp(1, found.len());
     std::thread::scope(|scope| {
-        for _ in 1..jobs {
-            scope.spawn(work);
+        for _ in 1..options.jobs.clamp(1, work.len()) {
+            scope.spawn(walk);
         }
-        work();
+        walk();
     });
-    if let Some(error) = broken.into_inner() {
-        return Err(BacktestError::Start(error));
-    }
     let mut results = results.into_inner();
     results.sort_by_key(|(at, _)| *at);
     let rollouts: Vec<RolloutReport> = results
         .into_iter()
         .flat_map(|(_, reports)| reports)
         .collect();
-    let policies: Vec<String> = options
-        .policies
-        .iter()
-        .map(|policy| policy.name.clone())
-        .collect();
-    Ok(Report::new(
-        rollouts,
-        &policies,
-        stop.load(Ordering::Relaxed),
-    ))
+    let policies = options.policies.iter().map(|policy| policy.name.clone());
+    let policies: Vec<String> = policies.collect();
+    let interrupted = stop.load(Ordering::Relaxed);
+    Ok(Report::new(rollouts, &policies, interrupted))
 }
 
-/// The reports of a folder's rollouts; `None` where it was broken off.
-async fn replay_folder(
-    found: &Found,
-    policies: &[Policy],
+/// What a thread takes at a time.
+enum Work {
+    Folder(Found),
+    /// A deployment of a data directory.
+    Deployment(String, Rollout),
+}
+
+/// What all threads share.
+struct Task<'a> {
+    options: &'a Options,
     by_folder: bool,
-    stop: &AtomicBool,
-) -> Option<Vec<RolloutReport>> {
-    let label = match label_of(found, by_folder) {
-        Ok(label) => label,
-        Err(error) => return Some(vec![broken(found, None, error)]),
-    };
-    let rollouts = match rollout::of_folder(found) {
-        Ok(rollouts) => rollouts,
-        Err(error) => return Some(vec![broken(found, label, error.to_string())]),
-    };
-    let mut reports = Vec::new();
-    let count = rollouts.len();
-    for (at, rollout) in rollouts.iter().enumerate() {
-        // A folder's label is about its newest rollout.
-        let own = label.filter(|_| at + 1 == count);
-        let replayed = replay::replay(rollout, policies, stop).await?;
-        reports.push(reported(found, rollout, own, replayed));
+    stop: &'a AtomicBool,
+}
+
+impl Task<'_> {
+    /// The reports of a piece of work; `None` where it was broken off.
+    async fn replay(&self, work: &Work) -> Option<Vec<RolloutReport>> {
+        match work {
+            Work::Folder(found) => self.folder(found).await,
+            Work::Deployment(path, rollout) => {
+                let replayed = replay::replay(rollout, &self.options.policies, self.stop).await?;
+                Some(vec![reported(path, rollout, None, replayed)])
+            }
+        }
     }
-    Some(reports)
+
+    async fn folder(&self, found: &Found) -> Option<Vec<RolloutReport>> {
+        let label = match label_of(found, self.by_folder) {
+            Ok(label) => label,
+            Err(error) => return Some(vec![broken(found, None, error)]),
+        };
+        let rollouts = match &self.options.source {
+            None => rollout::of_folder(found),
+            Some(source) => recorded::events_in(found).map(|(events, notes)| {
+                let mut rollouts = recorded::rollouts(&events, source);
+                for rollout in &mut rollouts {
+                    rollout.notes.extend(notes.iter().cloned());
+                }
+                rollouts
+            }),
+        };
+        let rollouts = match rollouts {
+            Ok(rollouts) if rollouts.is_empty() => {
+                let what = "no deploy event that says when a deployment began".to_owned();
+                return Some(vec![broken(found, label, what)]);
+            }
+            Ok(rollouts) => rollouts,
+            Err(error) => return Some(vec![broken(found, label, error.to_string())]),
+        };
+        let mut reports = Vec::new();
+        let (count, path) = (rollouts.len(), found.folder.display().to_string());
+        for (at, rollout) in rollouts.iter().enumerate() {
+            // A folder's label is about its newest rollout.
+            let own = label.filter(|_| at + 1 == count);
+            let replayed = replay::replay(rollout, &self.options.policies, self.stop).await?;
+            reports.push(reported(&path, rollout, own, replayed));
+        }
+        Some(reports)
+    }
 }
 
 fn reported(
-    found: &Found,
+    path: &str,
     rollout: &Rollout,
     label: Option<Label>,
     replayed: replay::Replayed,
@@ -197,10 +260,10 @@ fn reported(
     let start_ms = deployment.judged_from_ms();
     let mut notes = rollout.notes.clone();
     notes.extend(replayed.notes);
-    let version = |artifact: &crate::model::Artifact| artifact.version.clone().unwrap_or_default();
+    let version = |artifact: &Artifact| artifact.version.clone().unwrap_or_default();
     RolloutReport {
         rollout: rollout.name.clone(),
-        path: found.folder.display().to_string(),
+        path: path.to_owned(),
         label: label.map(|label| label.truth),
         onset_ms: label
             .and_then(|label| label.onset)
@@ -256,8 +319,11 @@ fn label_of(found: &Found, by_folder: bool) -> Result<Option<Label>, String> {
 }
 
 /// Whether every rollout lies in a folder that is called after a label.
-fn folders_are_labels(found: &[Found]) -> bool {
-    found.iter().all(|one| folder_label(one).is_some())
+fn folders_are_labels(work: &[Work]) -> bool {
+    work.iter().all(|one| match one {
+        Work::Folder(found) => folder_label(found).is_some(),
+        Work::Deployment(..) => false,
+    })
 }
 
 /// The label that a folder above the rollout is called after: `bad` of `bad/17`.

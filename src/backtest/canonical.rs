@@ -1,9 +1,10 @@
-//! A recording's requests in the form that slogate itself gives them.
+//! A recording's requests in one form, whatever the recording calls them.
 //!
-//! The judge reads requests as `traces_span_metrics_calls_total` and
-//! `traces_span_metrics_duration_seconds`, with labels for service, version, environment, kind and
-//! status. Whatever the recording calls them, they are written so here, beside the recording's own
-//! series, which policies may ask for by their own names.
+//! They are written as `recorded_requests_total` and `recorded_request_duration_seconds` with the
+//! labels that slogate gives its own request series (service, version, environment, kind, status),
+//! beside the recording's own series, and [`mapping`] tells the judge so. Policies may ask for the
+//! recording's own series by their own names; where these lack slogate's labels for service,
+//! version and environment, they get them ([`tagged`]), so that `service_version="$version"` works.
 //!
 //! - **A label keeps its own value** under its own name, unless it is one of those above; then it
 //!   is kept as `recorded_…`.
@@ -21,9 +22,11 @@ use super::arms::Belongs;
 use super::reading::{Durations, Failures, Form, Reading, Requests, is_failed};
 use super::recording::{Recording, with};
 use super::words::{CALLER_VERSION_LABELS, INSTANCE_LABELS};
+use crate::config::MappingSettings;
+use crate::source::Mapping;
 
-const CALLS: &str = "traces_span_metrics_calls_total";
-const DURATION: &str = "traces_span_metrics_duration_seconds";
+const CALLS: &str = "recorded_requests_total";
+const DURATION: &str = "recorded_request_duration_seconds";
 const ERROR: &str = "STATUS_CODE_ERROR";
 const UNSET: &str = "STATUS_CODE_UNSET";
 
@@ -32,6 +35,34 @@ const STEP_MS: i64 = 60_000;
 
 /// A running total: when, since when, how much.
 type Point = (i64, i64, f64);
+
+/// How the judge finds the series that are made here.
+pub(crate) fn mapping() -> Mapping {
+    let settings = MappingSettings {
+        count: Some(CALLS.to_owned()),
+        duration: Some(DURATION.to_owned()),
+        ..MappingSettings::default()
+    };
+    // A test holds that these settings have no mistake.
+    Mapping::new(&settings).unwrap_or_else(|_| Mapping::otel().clone())
+}
+
+/// A series of the recording with slogate's labels where it has none of its own.
+pub(crate) fn tagged(series: &Series, reading: &Reading) -> Labels {
+    let labels = &series.labels;
+    let version = match reading.arms.of(labels) {
+        Belongs::To(version) => version,
+        _ => return labels.clone(),
+    };
+    let target = &reading.target;
+    let own = [
+        ("service_name", target.service.as_str()),
+        ("service_version", version),
+        ("deployment_environment_name", target.environment.as_str()),
+    ];
+    let missing = own.iter().filter(|(name, _)| labels.get(name).is_none());
+    with(labels, &missing.copied().collect::<Vec<_>>())
+}
 
 /// The series that the judge asks for.
 pub(crate) fn series(recording: &Recording, reading: &Reading) -> Vec<Series> {
@@ -448,5 +479,94 @@ fn begin_at_zero(series: &mut [Series]) {
                 },
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(labels: &[(&str, &str)], samples: &[(i64, f64)]) -> Series {
+        let samples = samples.iter().map(|(t_ms, value)| Sample {
+            t_ms: *t_ms,
+            start_ms: 0,
+            value: Value::Float(*value),
+        });
+        Series {
+            labels: Labels::from_pairs(labels.iter().copied()),
+            samples: samples.collect(),
+        }
+    }
+
+    fn values(points: &[Point]) -> Vec<f64> {
+        points.iter().map(|point| point.2).collect()
+    }
+
+    #[test]
+    fn the_judge_is_told_where_the_requests_are() {
+        let mapping = mapping();
+        assert_eq!(mapping.count, CALLS);
+        assert_eq!(mapping.duration, DURATION);
+    }
+
+    #[test]
+    fn rates_and_shares_become_totals() {
+        let rate = series(
+            &[],
+            &[(15_000, 2.0), (30_000, 4.0), (45_000, 4.0), (300_000, 4.0)],
+        );
+        let total = running(&rate, Form::Rate { per_s: 1.0 });
+        // A gap counts at most one and a half of the usual steps.
+        assert_eq!(values(&total), [30.0, 90.0, 150.0, 240.0]);
+        let bad = shared(&total, |t_ms| if t_ms > 15_000 { 0.5 } else { 0.0 });
+        assert_eq!(values(&bad), [0.0, 30.0, 60.0, 105.0]);
+        assert_eq!(values(&without(&total, &bad)), [30.0, 60.0, 90.0, 135.0]);
+        let each = series(&[], &[(1, 3.0), (2, 5.0), (3, 1.0)]);
+        assert_eq!(values(&running(&each, Form::Each)), [3.0, 8.0, 9.0]);
+    }
+
+    #[test]
+    fn a_reset_of_both_totals_is_one_of_their_difference() {
+        let all = [(1, 0, 10.0), (2, 0, 20.0), (3, 0, 5.0)];
+        let bad = [(1, 0, 1.0), (2, 0, 2.0), (3, 0, 0.0)];
+        assert_eq!(values(&without(&all, &bad)), [9.0, 18.0, 5.0]);
+    }
+
+    #[test]
+    fn the_first_failure_of_a_version_counts() {
+        let labels = |status| [("service_version", "2"), ("status_code", status)];
+        let mut all = [
+            series(&labels(UNSET), &[(1_000, 5.0), (2_000, 9.0), (3_000, 12.0)]),
+            series(&labels(ERROR), &[(3_000, 4.0)]),
+        ];
+        begin_at_zero(&mut all);
+        assert_eq!(all[0].samples.len(), 3);
+        let zero = &all[1].samples[0];
+        assert_eq!((zero.t_ms, zero.value.clone()), (2_000, Value::Float(0.0)));
+    }
+
+    #[test]
+    fn failures_are_found_by_the_labels_that_both_have() {
+        let totals = [
+            series(&[("v", "1"), ("pod", "a")], &[]),
+            series(&[("v", "2"), ("pod", "b")], &[]),
+        ];
+        let failing = [
+            series(&[("v", "2"), ("pod", "b"), ("why", "x")], &[]),
+            series(&[("v", "2"), ("pod", "b"), ("why", "y")], &[]),
+        ];
+        let matched = Matched::new(
+            &totals.iter().collect::<Vec<_>>(),
+            &failing.iter().collect::<Vec<_>>(),
+        );
+        assert_eq!(matched.of(0).count(), 0);
+        assert_eq!(matched.of(1).count(), 2);
+    }
+
+    #[test]
+    fn bounds_are_written_in_seconds() {
+        assert_eq!(scaled_bound("250", 1e-3), "0.25");
+        assert_eq!(scaled_bound("+Inf", 1e-3), "+Inf");
+        assert_eq!(scaled_bound("0.1", 1.0), "0.1");
     }
 }

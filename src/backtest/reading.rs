@@ -144,8 +144,11 @@ pub(crate) fn read(recording: &Recording, target: &Target, hints: &Hints) -> Opt
     };
     let (mut requests, mut durations, mut said) = (Vec::new(), Vec::new(), Vec::new());
     for kind in kinds(&views) {
-        requests.extend(chooser.requests(kind, &mut said));
-        durations.extend(chooser.durations(kind, &mut said));
+        let counted = chooser.requests(kind, &mut said);
+        let timed = chooser.durations(kind, &mut said);
+        let of_buckets = || chooser.of_buckets(timed.as_ref()?, &mut said);
+        requests.extend(counted.or_else(of_buckets));
+        durations.extend(timed);
     }
     reading.requests = requests;
     reading.durations = durations;
@@ -562,6 +565,47 @@ impl<'r> Chooser<'_, 'r> {
             kind,
             series: found.series.clone(),
             unit_s,
+        })
+    }
+
+    /// Requests from histograms of durations: all that are below infinity.
+    fn of_buckets(&self, durations: &Durations, said: &mut Vec<String>) -> Option<Requests> {
+        let is_whole = |at: &usize| {
+            let le = self
+                .recording
+                .series
+                .get(*at)
+                .map(|one| one.labels.get("le"));
+            matches!(le, Some(Some("+Inf" | "Inf" | "inf")))
+        };
+        let series: Vec<usize> = durations.series.iter().copied().filter(is_whole).collect();
+        let first = series
+            .first()
+            .and_then(|at| self.recording.series.get(*at))?;
+        let view = View {
+            metric: first.labels.metric_name().unwrap_or_default(),
+            kind: durations.kind,
+            series,
+        };
+        let failures = match self.says_outcome(&view) {
+            true => Failures::Labels,
+            false => Failures::Unknown,
+        };
+        let what = if failures == Failures::Unknown {
+            "; nothing tells which failed"
+        } else {
+            ""
+        };
+        said.push(format!(
+            "requests{}: as many as {} counts{what}",
+            side_name(view.kind),
+            view.metric
+        ));
+        Some(Requests {
+            kind: view.kind,
+            series: view.series,
+            form: Form::Total,
+            failures,
         })
     }
 

@@ -33,6 +33,10 @@ use crate::source::blocks::{Blocks, Counts, Gathered};
 /// The most looks at a rollout; a longer one is looked at more rarely.
 const LOOKS_MAX: i64 = 20_000;
 
+/// What is asked for beyond the longest gate's time, so that its last block is complete, in
+/// milliseconds.
+const MARGIN_MS: i64 = 1_200_000;
+
 /// The shortest time without a sample that is reported, in milliseconds.
 const SILENCE_MS: i64 = 60_000;
 
@@ -148,10 +152,13 @@ pub(crate) async fn replay(
         }
         let full = gather(rollout, &gates).await;
         let shown = Shown::new(full, &rollout.seen);
+        let end_ms = rollout
+            .end_ms
+            .min(newest_ms(&shown.full).unwrap_or(rollout.end_ms));
         if points.is_empty() {
             points = points_of(rollout, &shown.full);
         }
-        replays.push(one(rollout, policy, &gates, shown, stop).await?);
+        replays.push(one(rollout, policy, &gates, shown, end_ms, stop).await?);
     }
     Some(Replayed {
         replays,
@@ -164,7 +171,8 @@ pub(crate) async fn replay(
 async fn gather(rollout: &Rollout, gates: &[Arc<Gate>]) -> Observed {
     let mut all = Observed::default();
     // Beyond the last sample, so that its block is complete.
-    let end_ms = rollout.end_ms + 1;
+    let start_ms = rollout.subject.deployment.judged_from_ms();
+    let end_ms = (rollout.end_ms + 1).min(start_ms + longest_ms(gates) + MARGIN_MS);
     for gate in gates {
         let observed = Observed::gather(gate, &rollout.subject, rollout.source.as_ref(), end_ms);
         let observed = observed.await;
@@ -315,6 +323,7 @@ async fn one(
     policy: &Policy,
     gates: &[Arc<Gate>],
     mut shown: Shown<'_>,
+    end_ms: i64,
     stop: &AtomicBool,
 ) -> Option<Replay> {
     let start_ms = rollout.subject.deployment.judged_from_ms();
@@ -326,7 +335,7 @@ async fn one(
         })
         .collect();
     let mut record = Record::new(start_ms);
-    for now_ms in looks(rollout, gates, shown.step()) {
+    for now_ms in looks(rollout, gates, end_ms, shown.step()) {
         if stop.load(Ordering::Relaxed) {
             return None;
         }
@@ -348,12 +357,12 @@ async fn one(
         }
     }
     let harm = Harm::until(&shown.full, rollout, record.decided_ms());
-    let no_data = silences(rollout, record.last_ms);
+    let no_data = silences(rollout, end_ms, record.last_ms);
     Some(record.into_replay(policy, gates, harm, no_data))
 }
 
 /// When the candidate sent nothing for a while, until `end_ms`.
-fn silences(rollout: &Rollout, end_ms: i64) -> Vec<Phase> {
+fn silences(rollout: &Rollout, recorded_ms: i64, end_ms: i64) -> Vec<Phase> {
     let deployment = &rollout.subject.deployment;
     let start_ms = deployment.judged_from_ms();
     let version = deployment.artifact.version.as_deref().unwrap_or_default();
@@ -373,7 +382,7 @@ fn silences(rollout: &Rollout, end_ms: i64) -> Vec<Phase> {
         .filter(|t_ms| (start_ms..end_ms).contains(t_ms));
     let mut last_ms = start_ms;
     let mut silences = Vec::new();
-    for t_ms in own.chain([end_ms.min(rollout.end_ms)]) {
+    for t_ms in own.chain([end_ms.min(recorded_ms)]) {
         if t_ms - last_ms >= shortest_ms {
             silences.push(Phase {
                 start_ms: last_ms,
@@ -386,14 +395,14 @@ fn silences(rollout: &Rollout, end_ms: i64) -> Vec<Phase> {
 }
 
 /// When the rollout is looked at: after each block from its begin on.
-fn looks(rollout: &Rollout, gates: &[Arc<Gate>], (block_ms, settle_ms): (i64, i64)) -> Vec<i64> {
+fn looks(
+    rollout: &Rollout,
+    gates: &[Arc<Gate>],
+    recorded_ms: i64,
+    (block_ms, settle_ms): (i64, i64),
+) -> Vec<i64> {
     let start_ms = rollout.subject.deployment.judged_from_ms();
-    let longest = gates
-        .iter()
-        .map(|gate| gate.decide_within_ms)
-        .max()
-        .unwrap_or(0);
-    let end_ms = (start_ms + longest).min(rollout.end_ms + block_ms + settle_ms);
+    let end_ms = (start_ms + longest_ms(gates)).min(recorded_ms + block_ms + settle_ms);
     let step_ms = block_ms * ((end_ms - start_ms) / block_ms / LOOKS_MAX + 1);
     let first_ms = (start_ms.div_euclid(block_ms) + 1) * block_ms + settle_ms;
     let mut looks: Vec<i64> = (0..)
@@ -402,6 +411,20 @@ fn looks(rollout: &Rollout, gates: &[Arc<Gate>], (block_ms, settle_ms): (i64, i6
         .collect();
     looks.push(end_ms.max(start_ms));
     looks
+}
+
+fn longest_ms(gates: &[Arc<Gate>]) -> i64 {
+    let longest = gates.iter().map(|gate| gate.decide_within_ms).max();
+    longest.unwrap_or(0)
+}
+
+/// The newest sample of any version.
+fn newest_ms(observed: &Observed) -> Option<i64> {
+    let requests = observed.requests.values().flatten();
+    let requests = requests.flat_map(|found| found.versions.values().map(|one| one.newest_ms));
+    let durations = observed.durations.values().flatten();
+    let durations = durations.flat_map(|found| found.versions.values().map(|one| one.newest_ms));
+    requests.chain(durations).max()
 }
 
 /// The subject with the steps that had been taken by then.

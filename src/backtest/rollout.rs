@@ -26,13 +26,13 @@ use crate::config::QuerySettings;
 use crate::deploy;
 use crate::judge::Subject;
 use crate::model::{Artifact, Deployment, Event, EventKind, Phase, Target, time};
-use crate::source::{EmbeddedSource, MetricSource};
+use crate::source::{EmbeddedSource, Mapped, MetricSource};
 
 /// A deployment that began this much before the recording's first sample, or less after it, was
 /// there from the start, in milliseconds.
 const FROM_THE_START_MS: i64 = 60_000;
 
-const QUERIES: QuerySettings = QuerySettings {
+pub(super) const QUERIES: QuerySettings = QuerySettings {
     concurrency: 4,
     timeout_ms: 600_000,
     samples_max: usize::MAX,
@@ -178,10 +178,15 @@ fn prepare(
         }
     };
     let history = history(&reading.target, events, start_ms, announced.as_ref());
-    let deployment = going_on(announced, &reading, start_ms)?;
+    let deployment = deployment_of(announced, &reading, start_ms)?;
     let series = canonical::series(recording, &reading);
     let seen = seen(&series);
-    let store = fill(recording.series.iter().chain(&series)).ok()?;
+    let own = recording
+        .series
+        .iter()
+        .map(|one| (canonical::tagged(one, &reading), one));
+    let made = series.iter().map(|one| (one.labels.clone(), one));
+    let store = fill(own.chain(made)).ok()?;
     assumptions.extend(reading.assumptions.iter().cloned());
     Some(Rollout {
         name: found.name.clone(),
@@ -189,7 +194,10 @@ fn prepare(
             deployment: Arc::new(deployment),
             history,
         },
-        source: Arc::new(EmbeddedSource::new(Arc::new(store), &QUERIES)),
+        source: Arc::new(Mapped {
+            source: Arc::new(EmbeddedSource::new(Arc::new(store), &QUERIES)),
+            mapping: canonical::mapping(),
+        }),
         end_ms: recording.range_ms().map_or(start_ms, |range| range.1),
         reading: Some(reading),
         seen,
@@ -219,8 +227,12 @@ fn first_of_candidate(recording: &Recording, reading: &Reading) -> Option<i64> {
     Some(first.samples.first()?.t_ms - canonical::step_ms(first).clamp(1, FROM_THE_START_MS))
 }
 
-/// The deployment as it was while it went on.
-fn going_on(announced: Option<Deployment>, reading: &Reading, start_ms: i64) -> Option<Deployment> {
+/// The announced deployment, or one made of what the recording shows, in the recording's words.
+fn deployment_of(
+    announced: Option<Deployment>,
+    reading: &Reading,
+    start_ms: i64,
+) -> Option<Deployment> {
     let arms = &reading.arms;
     let mut deployment = match announced {
         Some(announced) => announced,
@@ -254,14 +266,36 @@ fn going_on(announced: Option<Deployment>, reading: &Reading, start_ms: i64) -> 
         }),
         None => (previous != Artifact::default()).then_some(previous),
     };
-    deployment.phase = Phase::Progressing;
-    deployment.started_ms = Some(start_ms);
-    deployment.finished_ms = None;
-    deployment.rolled_back_by = None;
-    deployment.superseded_by = None;
-    deployment.first_alert_ms = None;
-    deployment.timeline.clear();
-    Some(deployment)
+    Some(going_on(deployment, start_ms))
+}
+
+/// A deployment as it was while it went on.
+pub(super) fn going_on(deployment: Deployment, start_ms: i64) -> Deployment {
+    Deployment {
+        phase: Phase::Progressing,
+        started_ms: Some(start_ms),
+        finished_ms: None,
+        rolled_back_by: None,
+        superseded_by: None,
+        first_alert_ms: None,
+        timeline: Vec::new(),
+        ..deployment
+    }
+}
+
+/// What the events before `start_ms` tell of other artifacts than `candidate`.
+pub(super) fn known_before<'e>(
+    events: impl Iterator<Item = &'e Event>,
+    start_ms: i64,
+    candidate: &Artifact,
+) -> Vec<Arc<Deployment>> {
+    let before: Vec<&Event> = events.filter(|event| event.time_ms < start_ms).collect();
+    let Some(first) = before.first() else {
+        return Vec::new();
+    };
+    let folded = deploy::fold(&first.target, before.iter().copied()).into_iter();
+    let others = folded.filter(|folded| !folded.deployment.artifact.is_same(candidate));
+    others.map(|folded| Arc::new(folded.deployment)).collect()
 }
 
 /// What was known of the target's past when the deployment began.
@@ -274,17 +308,15 @@ fn history(
     let Some(announced) = announced else {
         return Vec::new();
     };
-    let before: Vec<Event> = events
+    let own = events
         .iter()
-        .filter(|event| event.target == announced.target && event.time_ms < start_ms)
-        .map(|event| Event {
-            target: target.clone(),
-            ..event.clone()
-        })
-        .collect();
-    let folded = deploy::fold(target, &before).into_iter();
-    let others = folded.filter(|folded| !folded.deployment.artifact.is_same(&announced.artifact));
-    others.map(|folded| Arc::new(folded.deployment)).collect()
+        .filter(|event| event.target == announced.target);
+    let renamed = own.map(|event| Event {
+        target: target.clone(),
+        ..event.clone()
+    });
+    let renamed: Vec<Event> = renamed.collect();
+    known_before(renamed.iter(), start_ms, &announced.artifact)
 }
 
 /// When each version was sampled.
@@ -307,7 +339,7 @@ fn seen(series: &[Series]) -> BTreeMap<String, Vec<i64>> {
 }
 
 /// A store that holds the series, whenever they are from.
-fn fill<'s>(series: impl Iterator<Item = &'s Series>) -> Result<Store, String> {
+fn fill<'s>(series: impl Iterator<Item = (Labels, &'s Series)>) -> Result<Store, String> {
     let options = Options {
         retention_ms: i64::MAX / 4,
         future_window_ms: i64::MAX / 4,
@@ -318,14 +350,12 @@ fn fill<'s>(series: impl Iterator<Item = &'s Series>) -> Result<Store, String> {
     let (store, _) = Store::open(options, 0).map_err(|error| error.to_string())?;
     let mut known: std::collections::HashSet<Labels> = std::collections::HashSet::new();
     let mut batch = Batch::default();
-    for one in series {
+    for (labels, one) in series {
         // The recording's own comes first; what is made of it does not replace it.
-        if !known.insert(one.labels.clone()) {
+        if !known.insert(labels.clone()) {
             continue;
         }
-        let place = store
-            .series(&one.labels)
-            .map_err(|error| error.to_string())?;
+        let place = store.series(&labels).map_err(|error| error.to_string())?;
         for sample in &one.samples {
             let (t_ms, start_ms) = (sample.t_ms, sample.start_ms);
             match &sample.value {

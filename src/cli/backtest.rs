@@ -8,9 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 
 use super::Exit;
+use super::flags::SettingFlags;
 use super::output;
 use crate::backtest::{self, Options, Policy, Report};
+use crate::config::EngineSettings;
+use crate::model::SystemClock;
 use crate::policy;
+use crate::source::{Mapped, Mapping, MetricSource, PrometheusSource};
+use crate::telemetry::Registry;
 
 /// Judge recorded rollouts over again
 ///
@@ -28,11 +33,27 @@ Examples:
   slogate backtest rollouts/
   slogate backtest rollouts/ --output json > report.json
   slogate backtest rollouts/ --html report.html
-  slogate backtest rollouts/ --policy today.yaml --policy tomorrow.yaml")]
+  slogate backtest rollouts/ --policy today.yaml --policy tomorrow.yaml
+  slogate backtest --data-dir /var/lib/slogate
+  slogate backtest events.jsonl --source http://127.0.0.1:9090 --mapping istio")]
 pub(super) struct BacktestArgs {
     /// Folders with a rollout, folders of such folders, or the files of one rollout
-    #[arg(value_name = "PATH", required = true)]
+    #[arg(value_name = "PATH", required_unless_present = "data_dir")]
     paths: Vec<PathBuf>,
+    /// Judge the deployments in this daemon's data directory, which is only read
+    #[arg(long, value_name = "PATH")]
+    data_dir: Option<PathBuf>,
+    /// Ask this Prometheus-compatible server for telemetry, for example http://127.0.0.1:9090; the
+    /// paths or the data directory then have the deploy events
+    #[arg(long, value_name = "URL")]
+    source: Option<String>,
+    /// How the series of --source or --data-dir are read: a preset such as istio; the settings file
+    /// says more
+    #[arg(long, value_name = "PRESET")]
+    mapping: Option<String>,
+    /// The settings file that says where telemetry is and how it is read
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Judge by the gates of this file or directory instead of the built-in one; repeat it to
     /// compare policies
     #[arg(long, value_name = "PATH")]
@@ -66,9 +87,16 @@ pub(super) fn run(args: &BacktestArgs) -> Exit {
         Ok(policies) => policies,
         Err(exit) => return exit,
     };
+    let (source, mapping) = match telemetry(args) {
+        Ok(telemetry) => telemetry,
+        Err(exit) => return exit,
+    };
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     let options = Options {
         paths: args.paths.clone(),
+        data_dir: args.data_dir.clone(),
+        source,
+        mapping,
         policies,
         jobs: args.jobs.map_or(processors, usize::from),
     };
@@ -142,6 +170,42 @@ fn policies(paths: &[PathBuf]) -> Result<Vec<Policy>, Exit> {
         }
     }
     Ok(policies)
+}
+
+/// Where telemetry is, and how the data directory's is read.
+fn telemetry(args: &BacktestArgs) -> Result<(Option<Arc<dyn MetricSource>>, Mapping), Exit> {
+    let mut flags = Vec::new();
+    if let Some(url) = &args.source {
+        flags.push(("source.kind", "prometheus".to_owned()));
+        flags.push(("source.url", url.clone()));
+    }
+    if let Some(preset) = &args.mapping {
+        flags.push(("source.mapping", preset.clone()));
+    }
+    if flags.is_empty() && args.config.is_none() {
+        return Ok((None, Mapping::otel().clone()));
+    }
+    let settings = SettingFlags::of_file(args.config.clone()).with(flags);
+    let (config, _) = settings.load().map_err(|mistakes| {
+        output::remark(mistakes);
+        Exit::Usage
+    })?;
+    let wrong = |error: &dyn std::fmt::Display| {
+        output::complain(format_args!("source: {error}"));
+        Exit::Usage
+    };
+    let mapping = Mapping::new(&config.source.mapping).map_err(|error| wrong(&error))?;
+    let EngineSettings::Prometheus(remote) = &config.source.engine else {
+        return Ok((None, mapping));
+    };
+    let clock = Arc::new(SystemClock);
+    let source = PrometheusSource::new("default", remote, clock, &Registry::new());
+    let source = Arc::new(source.map_err(|error| wrong(&error))?);
+    let mapped = Mapped {
+        source,
+        mapping: mapping.clone(),
+    };
+    Ok((Some(Arc::new(mapped)), mapping))
 }
 
 /// Sets `stop` at Ctrl-C; a second one ends the process as usual.

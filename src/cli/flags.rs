@@ -28,6 +28,12 @@ impl SettingFlags {
         }
     }
 
+    /// With settings that a command has flags of its own for, by their keys.
+    pub(super) fn with(mut self, flags: Vec<(&'static str, String)>) -> Self {
+        self.flags.extend(flags);
+        self
+    }
+
     /// Reads the file, the environment and these flags.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ mod restore;
 pub use query::Read;
 
 use std::hash::{BuildHasher, Hasher};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
@@ -26,7 +27,7 @@ use slogate_series::Labels;
 use crate::ReplayReport;
 use crate::exemplar::Exemplars;
 use crate::log::frame::VERSION;
-use crate::log::replay::{ReplayError, replay};
+use crate::log::replay::{ReplayError, Replayed, replay};
 use crate::log::{Log, LogError};
 use crate::metadata::{Metadata, MetadataTable};
 use crate::options::{OpenError, Options};
@@ -125,8 +126,43 @@ impl Store {
     /// If an option makes no sense, another process uses the directory, a segment is of a
     /// newer version, or a file can't be read. Damage is no error: it is in the report.
     pub fn open(options: Options, now_ms: i64) -> Result<(Store, ReplayReport), OpenError> {
+        let mut store = Store::empty(options, now_ms)?;
+        let Some(dir) = store.options.dir.clone() else {
+            return Ok((store, ReplayReport::default()));
+        };
+        let lock = lock(&dir)?;
+        let replayed = store.replay(&dir, now_ms, true)?;
+        let log = Log::new(
+            &dir,
+            store.options.segment_bytes,
+            replayed.segments,
+            replayed.last_sequence,
+            lock,
+        );
+        store.log = Some(Mutex::new(log));
+        Ok((store, replayed.report))
+    }
+
+    /// Opens a copy in memory of what a directory's log has, changing nothing there: also while
+    /// another process uses it. What is appended to the copy is not written.
+    ///
+    /// # Errors
+    /// If an option makes no sense, a segment is of a newer version, or a file can't be read.
+    pub fn open_read_only(
+        options: Options,
+        now_ms: i64,
+    ) -> Result<(Store, ReplayReport), OpenError> {
+        let mut store = Store::empty(options, now_ms)?;
+        let Some(dir) = store.options.dir.take() else {
+            return Ok((store, ReplayReport::default()));
+        };
+        let replayed = store.replay(&dir, now_ms, false)?;
+        Ok((store, replayed.report))
+    }
+
+    fn empty(options: Options, now_ms: i64) -> Result<Store, OpenError> {
         options.check()?;
-        let mut store = Store {
+        Ok(Store {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             log: None,
             exemplars: Mutex::default(),
@@ -138,30 +174,22 @@ impl Store {
             max_t_ms: AtomicI64::new(i64::MIN),
             totals: Totals::default(),
             options,
-        };
-        let Some(dir) = store.options.dir.clone() else {
-            return Ok((store, ReplayReport::default()));
-        };
-        let lock = lock(&dir)?;
-        let floor_ms = now_ms.saturating_sub(store.options.retention_ms);
-        let mut sink = Replaying { store: &mut store };
-        let replayed = replay(&dir, now_ms, floor_ms, &mut sink).map_err(|error| match error {
+        })
+    }
+
+    /// Brings back what a log has; `mends` cuts a torn end off.
+    fn replay(&mut self, dir: &Path, now_ms: i64, mends: bool) -> Result<Replayed, OpenError> {
+        let floor_ms = now_ms.saturating_sub(self.options.retention_ms);
+        let mut sink = Replaying { store: self };
+        let replayed = replay(dir, now_ms, floor_ms, mends, &mut sink);
+        replayed.map_err(|error| match error {
             ReplayError::Log(error) => OpenError::Log(error),
             ReplayError::Newer { path, found } => OpenError::NewerFormat {
                 path,
                 found,
                 supported: VERSION,
             },
-        })?;
-        let log = Log::new(
-            &dir,
-            store.options.segment_bytes,
-            replayed.segments,
-            replayed.last_sequence,
-            lock,
-        );
-        store.log = Some(Mutex::new(log));
-        Ok((store, replayed.report))
+        })
     }
 
     /// The series with these labels, made if need be.

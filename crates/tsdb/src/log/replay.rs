@@ -148,6 +148,7 @@ pub(crate) fn replay(
     dir: &Path,
     now_ms: i64,
     floor_ms: i64,
+    mends: bool,
     sink: &mut impl Sink,
 ) -> Result<Replayed, ReplayError> {
     let sequences = sequences(dir)?;
@@ -165,7 +166,7 @@ pub(crate) fn replay(
     };
     for sequence in &sequences {
         let path = segment_path(dir, *sequence);
-        let last = *sequence == replayed.last_sequence;
+        let last = mends && *sequence == replayed.last_sequence;
         let rows = Rows {
             sink,
             report: &mut replayed.report,

@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use slogate_tsdb::{DamageKind, OpenError, Options, Store};
+use slogate_series::Labels;
+use slogate_tsdb::{Batch, DamageKind, FloatRow, OpenError, Options, Store};
 
 use crate::kit::{
     NOW, append, everything, floats, histogram, histogram_batch, in_dir, labels, named, only, open,
@@ -314,4 +315,49 @@ mod fuzz {
             everything(&store);
         }
     }
+}
+
+/// Somebody looks at a directory that another process writes to.
+#[test]
+fn a_look_at_a_directory_changes_nothing_in_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        dir: Some(dir.path().to_owned()),
+        ..Options::default()
+    };
+    let (store, _) = Store::open(options.clone(), 1_000).unwrap();
+    let series = store
+        .series(&Labels::from_pairs([("__name__", "x")]))
+        .unwrap();
+    let mut batch = Batch::default();
+    batch.floats.push(FloatRow {
+        series,
+        t_ms: 1_000,
+        start_ms: 0,
+        value: 1.0,
+    });
+    store.append(&batch, 1_000).unwrap();
+    let contents = || -> Vec<(std::path::PathBuf, Vec<u8>)> {
+        let entries = std::fs::read_dir(dir.path()).unwrap();
+        let mut files: Vec<_> = entries
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.clone(), std::fs::read(path).unwrap_or_default()))
+            .collect();
+        files.sort();
+        files
+    };
+    // The last record is torn: its writer has not come to its end.
+    let log = contents()
+        .into_iter()
+        .find(|(path, _)| path.extension().is_some_and(|e| e == "log"));
+    let (path, bytes) = log.unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
+    let before = contents();
+    let (copy, report) = Store::open_read_only(options.clone(), 1_000).unwrap();
+    assert_eq!(report.damaged, 1);
+    assert_eq!(copy.append(&Batch::default(), 1_000).unwrap().accepted, 0);
+    assert_eq!(contents(), before);
+    std::fs::write(&path, &bytes).unwrap();
+    let (copy, _) = Store::open_read_only(options, 1_000).unwrap();
+    assert_eq!(copy.select(&[], 0, 2_000).len(), 1);
 }
