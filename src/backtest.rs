@@ -5,7 +5,8 @@
 //! time. Nothing need be configured; whatever was guessed is in the report.
 //!
 //! - `folder`, `labels`: what is where, and what is known about it.
-//! - `recording`, `otlp`, `events`: files to series and events.
+//! - `recording`, `otlp`, `events`: files to series and events; `joined`: labels that stand on
+//!   another metric.
 //! - `words`, `arms`, `reading`: which series are requests, and whose.
 //! - `canonical`: those series as slogate itself names them.
 //! - `rollout`: a recording as a deployment with a past and a source.
@@ -33,6 +34,7 @@ mod events;
 mod folder;
 mod gates;
 mod html;
+mod joined;
 mod labels;
 mod otlp;
 mod reading;

@@ -762,7 +762,7 @@ fn score_of_count(metric: &str) -> i32 {
         return *score;
     }
     let scores = words::tokens(metric).map(|token| match token {
-        "requests" | "request" | "reqs" | "req" => 40,
+        "requests" | "request" | "reqs" | "req" | "rq" => 40,
         "calls" | "call" => 35,
         "responses" | "response" => 30,
         "handled" | "served" | "invocations" => 25,

@@ -19,6 +19,7 @@ use slogate_wire::openmetrics::{Kind, Line, Reader, TextError, timestamp_ms};
 
 use super::events::{self, Received};
 use super::folder::{self, FileKind};
+use super::joined;
 use super::otlp::Otlp;
 use super::words;
 
@@ -336,6 +337,8 @@ impl Gathering {
             recording.notes.extend(notes);
         }
         recording.series.retain(|one| !one.samples.is_empty());
+        let joined = joined::join(&mut recording.series);
+        recording.notes.extend(joined);
         recording.series.sort_by(|a, b| a.labels.cmp(&b.labels));
         self.without_end.sort();
         if let Some(first) = self.without_end.first() {

@@ -696,3 +696,80 @@ fn points_of(rollout: &Rollout, full: &Observed) -> Vec<Point> {
     }
     points.into_values().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use super::*;
+    use crate::backtest::folder::Found;
+    use crate::backtest::rollout;
+    use crate::judge::judge;
+
+    /// Two versions side by side; the new one fails one request in twenty from a time on, and is
+    /// silent for ten minutes.
+    fn recorded() -> Rollout {
+        let temp = tempfile::tempdir().unwrap();
+        let mut text = String::new();
+        for step in 0..360_i64 {
+            let t = 1_763_000_000 + step * 15;
+            for (version, first, rate) in [("1", 0, 900), ("2", 120, 300)] {
+                let alive = step - first;
+                if alive < 0 || (first > 0 && (160..200).contains(&step)) {
+                    continue;
+                }
+                let bad = if first > 0 {
+                    (step - 260).max(0) * 15
+                } else {
+                    step
+                };
+                let good = alive * rate - bad;
+                for (code, count) in [("200", good), ("500", bad)] {
+                    let labels = format!("version=\"{version}\",code=\"{code}\"");
+                    writeln!(text, "http_requests_total{{{labels}}} {count} {t}").unwrap();
+                }
+            }
+        }
+        let path = temp.path().join("m.om");
+        std::fs::write(&path, text).unwrap();
+        let found = Found {
+            name: "x".to_owned(),
+            folder: temp.path().to_owned(),
+            files: vec![path],
+            label_folders: Vec::new(),
+        };
+        rollout::of_folder(&found).unwrap().remove(0)
+    }
+
+    /// Looking at what was complete by then is the same as asking at that time.
+    #[tokio::test]
+    async fn a_replay_says_what_the_judge_says_at_that_time() {
+        let rollout = recorded();
+        let never = AtomicBool::new(false);
+        let policy = Policy::built_in();
+        let target = &rollout.subject.deployment.target;
+        let (gates, _) = policy.gates_for(target, rollout.reading.as_ref());
+        let replayed = replay(&rollout, &[policy], &never).await.unwrap();
+        let replay = &replayed.replays[0];
+        assert_eq!(replay.verdict, Outcome::Fail, "{replay:#?}");
+        assert!(replay.timeline.len() >= 4, "{:#?}", replay.timeline);
+        assert_eq!(replay.no_data.len(), 1, "{:?}", replay.no_data);
+        for change in &replay.timeline {
+            let source = rollout.source.as_ref();
+            let then = judge(&gates[0], &rollout.subject, source, change.at_ms).await;
+            let (verdict, reason) = (then.verdict, then.reason);
+            assert_eq!(
+                (verdict, reason),
+                (change.verdict, change.reason),
+                "{change:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_replay_can_be_broken_off() {
+        let at_once = AtomicBool::new(true);
+        let replayed = replay(&recorded(), &[Policy::built_in()], &at_once).await;
+        assert!(replayed.is_none());
+    }
+}

@@ -194,6 +194,8 @@ pub(crate) const STATUS_LABELS: &[&str] = &[
     "code_class",
     "response_class",
     "class",
+    "response_code_class",
+    "envoy_response_code_class",
     "grpc_code",
     "grpc_status",
     "grpc_response_status",
@@ -230,6 +232,9 @@ pub(crate) fn is_failure(label: &str, value: &str) -> Option<bool> {
         _ => {}
     }
     if let Ok(number) = value.parse::<u32>() {
+        if label.ends_with("class") && number < 10 {
+            return Some(number == 5);
+        }
         return match number {
             100..=499 => Some(false),
             500..=599 => Some(true),
@@ -405,6 +410,7 @@ mod tests {
             ("error_type", "java.io.IOException"),
             ("outcome", "SERVER_ERROR"),
             ("result", "failure"),
+            ("envoy_response_code_class", "5"),
         ];
         for (label, value) in failed {
             assert_eq!(is_failure(label, value), Some(true), "{label}={value}");

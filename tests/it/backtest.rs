@@ -1,14 +1,17 @@
 //! `slogate backtest` on folders as people would record them.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value as Json, json};
 use slogate::model::time::to_rfc3339;
+use slogate_series::{Labels, Sample, Series, Value};
 
-use crate::harness::binary;
+use crate::harness::{Setup, binary, remote_write};
 
 /// When the recordings begin, in seconds.
 const T0: i64 = 1_763_000_000;
@@ -454,4 +457,73 @@ fn two_policies_stand_side_by_side() {
     );
     let (code, _, _) = folder.backtest(&["one", "--policy", "wrong.yaml"]);
     assert_eq!(code, 64);
+}
+
+/// A rollout of which the telemetry is in no files, and began twenty minutes ago.
+#[test]
+fn a_data_directory_and_a_prometheus_are_replayed_too() {
+    let folder = Folder::new();
+    let daemon = Setup::in_dir(&folder.path().join("data")).start();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs() as i64;
+    let shift = now - (T0 + BEGIN + 1_200);
+    let mut series: BTreeMap<Labels, Vec<Sample>> = BTreeMap::new();
+    for one in totals(BAD, 20) {
+        let version = if one.candidate { "4.2.0" } else { "4.1.0" };
+        let copy = format!("10.0.0.{}:80", one.copy);
+        for (code, count) in [("200", one.all - one.failed), ("503", one.failed)] {
+            let labels = Labels::from_pairs([
+                ("__name__", "http_requests_total"),
+                ("service", "checkout"),
+                ("version", version),
+                ("instance", copy.as_str()),
+                ("code", code),
+            ]);
+            series.entry(labels).or_default().push(Sample {
+                t_ms: (one.t + shift) * 1000,
+                start_ms: 0,
+                value: Value::Float(count as f64),
+            });
+        }
+    }
+    let series = series.into_iter();
+    let series: Vec<Series> = series
+        .map(|(labels, samples)| Series { labels, samples })
+        .collect();
+    for body in remote_write::requests(&series) {
+        let reply = remote_write::post(&daemon.api("/api/v1/write"), body);
+        assert!((200..300).contains(&reply.status), "{}", reply.text());
+    }
+    let event = json!({
+        "type": "deployment.started", "service": "checkout", "artifact": { "version": "4.2.0" },
+        "previous": { "version": "4.1.0" }, "time": to_rfc3339((now - 1_200) * 1000),
+    });
+    daemon.event(&event);
+    folder.put("events.jsonl", event.to_string());
+
+    let url = daemon.api("");
+    let (code, report) = folder.json(&["events.jsonl", "--source", &url, "--mapping", "plain"]);
+    assert_eq!(code, 0, "{report:#}");
+    let failed = &report["rollouts"][0]["results"][0];
+    assert_eq!(failed["verdict"], "fail", "{report:#}");
+    assert!(failed["secondsToVerdict"].as_f64().unwrap() < 1_200.0);
+
+    // While it runs, and after it.
+    let of_data_dir = || folder.json(&["--data-dir", "data", "--mapping", "plain"]);
+    let (code, report) = of_data_dir();
+    assert_eq!(code, 0, "{report:#}");
+    assert_eq!(
+        report["rollouts"][0]["results"][0]["verdict"], "fail",
+        "{report:#}"
+    );
+    assert!(daemon.stop().success());
+    let (_, again) = of_data_dir();
+    assert_eq!(
+        again["rollouts"][0]["results"][0]["verdict"], "fail",
+        "{again:#}"
+    );
+    let (code, _, err) = folder.backtest(&["--data-dir", "missing"]);
+    assert_eq!(code, 3, "{err}");
 }
