@@ -7,7 +7,7 @@
 //! - `folder`, `labels`: what is where, and what is known about it.
 //! - `recording`, `otlp`, `events`: files to series and events; `joined`: labels that stand on
 //!   another metric.
-//! - `words`, `arms`, `reading`: which series are requests, and whose.
+//! - `words`, `arms`, `reading`, `choose`: which series are requests, and whose.
 //! - `canonical`: those series as slogate itself names them.
 //! - `rollout`: a recording as a deployment with a past and a source.
 //! - `recorded`: deployments of a data directory, or of events and a Prometheus.
@@ -30,6 +30,7 @@ use parking_lot::Mutex;
 
 mod arms;
 mod canonical;
+mod choose;
 mod events;
 mod folder;
 mod gates;

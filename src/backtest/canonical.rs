@@ -19,7 +19,7 @@ use std::sync::Arc;
 use slogate_series::{Buckets, Histogram, Labels, Sample, Series, Value};
 
 use super::arms::Belongs;
-use super::reading::{Durations, Failures, Form, Reading, Requests, is_failed};
+use super::reading::{Durations, Failures, Form, Reading, Requests, Values, is_failed};
 use super::recording::{Recording, with};
 use super::words::{CALLER_VERSION_LABELS, INSTANCE_LABELS};
 use crate::config::MappingSettings;
@@ -27,6 +27,9 @@ use crate::source::Mapping;
 
 const CALLS: &str = "recorded_requests_total";
 const DURATION: &str = "recorded_request_duration_seconds";
+/// Values that are compared as they are; the label says what they measure.
+pub(crate) const VALUE: &str = "recorded_value";
+
 const ERROR: &str = "STATUS_CODE_ERROR";
 const UNSET: &str = "STATUS_CODE_UNSET";
 
@@ -76,8 +79,11 @@ pub(crate) fn series(recording: &Recording, reading: &Reading) -> Vec<Series> {
     for durations in &reading.durations {
         made.durations(recording, durations);
     }
+    begin_at_zero(&mut made.series);
+    for values in &reading.values {
+        made.values(recording, values);
+    }
     let mut series = made.series;
-    begin_at_zero(&mut series);
     series.sort_by(|a, b| a.labels.cmp(&b.labels));
     series.dedup_by(|a, b| a.labels == b.labels);
     series
@@ -170,6 +176,24 @@ impl Made<'_> {
                 labels = with(&labels, &[("le", le)]);
             }
             self.split(&one.labels, labels, samples);
+        }
+    }
+
+    fn values(&mut self, recording: &Recording, values: &Values) {
+        for one in values
+            .series
+            .iter()
+            .filter_map(|at| recording.series.get(*at))
+        {
+            let scaled = one.samples.iter().filter_map(|sample| match sample.value {
+                Value::Float(value) if value.is_finite() => Some(Sample {
+                    value: Value::Float(value * values.scale),
+                    ..sample.clone()
+                }),
+                _ => None,
+            });
+            let labels = self.labels(&one.labels, VALUE, values.kind, "");
+            self.split(&one.labels, labels, scaled.collect());
         }
     }
 

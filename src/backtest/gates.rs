@@ -3,7 +3,8 @@
 //! With policies, theirs: every gate that is for the rollout's target answers, and together they
 //! are one answer: any fail is a fail, all passes are a pass. Without, the built-in gate as far as
 //! the recording goes: checks on what it does not have (failed requests, durations) are left out
-//! and that is said; and where the recording also has what the service asked of others, the same
+//! and that is said; where it has values instead (a share of failures, a percentile), these are
+//! compared; and where the recording also has what the service asked of others, the same
 //! checks on that, since many a defect shows only there. These can fail a rollout; a pass needs
 //! the checks on what the service answers. All share the gate's `falseAlarms`.
 
@@ -11,7 +12,8 @@ use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
 
-use super::reading::{CLIENT, Failures, Reading, SERVER};
+use super::canonical::VALUE;
+use super::reading::{CLIENT, Failures, Measure, Reading, SERVER, Values};
 use crate::model::Target;
 use crate::policy::{self, Gate, PolicySet};
 
@@ -103,6 +105,13 @@ fn fit(check: &Json, reading: &Reading, fitting: &mut Vec<Json>, notes: &mut Vec
     let main = [SERVER, "SPAN_KIND_CONSUMER", "SPAN_KIND_INTERNAL", CLIENT];
     let main = main.into_iter().find(|kind| has(kind));
     let Some(main) = main else {
+        let of_measure = |one: &&Values| (one.measure == Measure::Duration) == is_duration;
+        let values = reading.values.iter().filter(of_measure);
+        let before = fitting.len();
+        fitting.extend(values.map(|values| of_values(name, values)));
+        if fitting.len() > before {
+            return;
+        }
         let what = if is_duration {
             "durations"
         } else {
@@ -124,6 +133,44 @@ fn fit(check: &Json, reading: &Reading, fitting: &mut Vec<Json>, notes: &mut Vec
         put(&mut own, "/required", json!(false));
         fitting.push(own);
     }
+}
+
+/// The check for values that are there instead of counts: the mean over instances, side by side.
+fn of_values(name: &str, values: &Values) -> Json {
+    let is_of_others = values.kind == CLIENT;
+    let query = format!(
+        "avg({VALUE}{{recorded_metric=\"{}\",span_kind=\"{}\",service_version=\"$version\"}})",
+        values.metric, values.kind
+    );
+    let (direction, worse_by, pass_within) = match values.measure {
+        Measure::Failed => (
+            "increase",
+            json!({ "relative": 0.1 }),
+            json!({ "absolute": 0.01, "relative": 0.5 }),
+        ),
+        Measure::Succeeded => ("decrease", json!({}), json!({ "absolute": 0.01 })),
+        Measure::Duration => (
+            "increase",
+            json!({ "relative": 0.05 }),
+            json!({ "relative": 0.2 }),
+        ),
+    };
+    // A step shorter than the time between samples would count each twice.
+    let step_s = (values.step_ms + 999) / 1000;
+    let mut compare = json!({
+        "query": query,
+        "direction": direction,
+        "step": format!("{}s", step_s.max(10)),
+        "passWithin": pass_within,
+    });
+    if let Some(members) = compare.as_object_mut() {
+        members.insert("worseBy".to_owned(), worse_by);
+    }
+    json!({
+        "name": if is_of_others { format!("{name}-of-others") } else { name.to_owned() },
+        "required": !is_of_others,
+        "compare": compare,
+    })
 }
 
 fn put(check: &mut Json, pointer: &str, value: Json) {

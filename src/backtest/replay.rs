@@ -75,6 +75,8 @@ pub struct Replay {
     pub no_data: Vec<Phase>,
     /// The verdict over time, changes only.
     pub timeline: Vec<Change>,
+    /// The critical checks that failed.
+    pub failed_checks: Vec<String>,
     /// Every check's last answer.
     pub checks: Vec<CheckResult>,
 }
@@ -536,6 +538,11 @@ impl Record {
             ),
         };
         let is_decided = verdict != Outcome::Inconclusive;
+        let failed = self
+            .checks
+            .iter()
+            .filter(|check| check.critical && check.verdict == Outcome::Fail);
+        let failed_checks = failed.map(|check| check.name.clone()).collect();
         Replay {
             policy: policy.name.clone(),
             gates: gates.iter().map(|gate| gate.name.clone()).collect(),
@@ -550,6 +557,7 @@ impl Record {
             requests_harmed: harm.failed + harm.slow,
             no_data,
             timeline: self.timeline,
+            failed_checks,
             checks: self.checks,
         }
     }

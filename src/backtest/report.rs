@@ -267,6 +267,7 @@ pub(crate) mod tests {
             requests_harmed: 4.0,
             no_data: Vec::new(),
             timeline: Vec::new(),
+            failed_checks: Vec::new(),
             checks: Vec::new(),
         }
     }

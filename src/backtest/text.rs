@@ -70,7 +70,11 @@ fn write_rollout(text: &mut String, rollout: &RolloutReport, common: &[String]) 
         };
         let delay = rollout.onset_ms.and_then(|_| rollout.delay_seconds(replay));
         let delay = delay.map_or(String::new(), |s| format!("; {} after the onset", span(s)));
-        let _ = writeln!(text, "    {}{delay}{harmed}", timeline(replay));
+        let by = match replay.failed_checks.is_empty() {
+            true => String::new(),
+            false => format!(" by {}", replay.failed_checks.join(", ")),
+        };
+        let _ = writeln!(text, "    {}{by}{delay}{harmed}", timeline(replay));
         for phase in &replay.no_data {
             let from = phase.start_ms - rollout.started_ms.unwrap_or(phase.start_ms);
             let _ = writeln!(
@@ -234,6 +238,7 @@ pub fn csv(report: &Report) -> String {
         "slow_requests",
         "requests_harmed",
         "no_data_seconds",
+        "failed_checks",
         "message",
         "error",
     ];
@@ -278,6 +283,7 @@ pub fn csv(report: &Report) -> String {
                 replay.slow_requests.to_string(),
                 replay.requests_harmed.to_string(),
                 (no_data as f64 / 1000.0).to_string(),
+                replay.failed_checks.join(" "),
                 replay.message.clone(),
                 String::new(),
             ]);
@@ -354,7 +360,7 @@ mod tests {
         let lines: Vec<&str> = csv.lines().collect();
         assert_eq!(lines.len(), 4);
         for line in &lines {
-            assert_eq!(line.matches(',').count(), 20, "{line}");
+            assert_eq!(line.matches(',').count(), 21, "{line}");
         }
         assert!(lines[1].starts_with("a,built-in,bad,"), "{csv}");
     }
