@@ -29,14 +29,14 @@ struct Arm {
     rate: i64,
     /// Of a thousand requests so many fail.
     failing: i64,
-    /// Milliseconds that half of the requests take; the others take twice as long.
-    duration_ms: i64,
+    /// Of a thousand requests so many take at most 100, 200, 400 and 800 ms.
+    within: [i64; 4],
 }
 
 const BASELINE: Arm = Arm {
     rate: 6_000,
     failing: 2,
-    duration_ms: 60,
+    within: [500, 900, 980, 999],
 };
 
 const GOOD: Arm = Arm {
@@ -50,7 +50,7 @@ const BAD: Arm = Arm {
 };
 
 const SLOW: Arm = Arm {
-    duration_ms: 240,
+    within: [100, 500, 900, 990],
     ..GOOD
 };
 
@@ -79,18 +79,13 @@ fn totals(candidate: Arm, minutes: i64) -> Vec<Totals> {
             }
             let arm = if is_candidate { candidate } else { BASELINE };
             let all = (alive / STEP + 1) * arm.rate;
-            let of = |limit_ms: i64| {
-                let half = i64::from(arm.duration_ms <= limit_ms);
-                let other = i64::from(arm.duration_ms * 2 <= limit_ms);
-                all / 2 * half + (all - all / 2) * other
-            };
             found.push(Totals {
                 t: T0 + t,
                 candidate: is_candidate,
                 copy,
                 all,
                 failed: all * arm.failing / 1000,
-                buckets: [of(100), of(200), of(400), of(800)],
+                buckets: arm.within.map(|part| all * part / 1000),
             });
         }
     }
