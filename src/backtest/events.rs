@@ -170,6 +170,10 @@ fn freely(value: &Json, place: &str, at: usize, first_ms: i64) -> Option<Event> 
     let kind = kind.or_else(|| weight.map(|_| EventKind::Step));
     let kind = kind.or_else(|| said.is_none().then_some(EventKind::Started))?;
     let t_ms = TIME.iter().find_map(|name| time_of(members.get(*name)?));
+    // Something with a version is no event yet: it has to happen at a time, or to a service.
+    if t_ms.is_none() && (said.is_none() || service.is_none()) {
+        return None;
+    }
     let environment = text_of(members, &["environment", "env", "namespace", "cluster"]);
     Some(Event {
         id: format!("{place}#{at}"),
@@ -305,6 +309,8 @@ mod tests {
         );
         let (events, _) = one(r#"{"service":"shop","version":"2","time":"2026-01-01 00:00:00"}"#);
         assert_eq!(events[0].time_ms, 1_767_225_600_000);
+        let (events, _) = one(r#"{"version":"2","status":"failed"}"#);
+        assert!(events.is_empty(), "{events:?}");
         let (events, notes) = one(r#"{"type":"weather"}"#);
         assert!(
             events.is_empty() && notes[0].contains("not read"),

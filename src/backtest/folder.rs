@@ -6,8 +6,8 @@
 //!   subfolders have some, is a folder of rollouts too, and each of them gets those events.
 //! - **Files named on the command line are one rollout**, all together.
 //! - **What a file is, its name says**: `.om`, `.openmetrics`, `.prom`, `.metrics` and `.txt` are
-//!   text, `.jsonl`, `.ndjson` and `.json` are JSON, each also with `.gz`. Files called `label` or
-//!   `labels` are labels. Hidden files are passed over; any other file is left out and said so.
+//!   text, `.jsonl`, `.ndjson` and `.json` are JSON, each also with `.gz`. Files called `label`,
+//!   `labels` or `truth` are labels. Hidden files are passed over; any other file is left out and said so.
 //! - **Order is by name**, so that two runs say the same.
 
 use std::fs;
@@ -49,6 +49,8 @@ pub(crate) enum FileKind {
     Json,
     /// Labels of rollouts.
     Labels,
+    /// What is said about a rollout, a label perhaps.
+    About,
     /// Nothing that is read.
     Other,
 }
@@ -88,8 +90,13 @@ pub(crate) fn kind_of(path: &Path) -> FileKind {
     let name = name.to_ascii_lowercase();
     let name = name.strip_suffix(".gz").unwrap_or(&name);
     let (stem, extension) = name.rsplit_once('.').unwrap_or((name, ""));
-    let is_label = matches!(stem, "label" | "labels");
+    let is_label = matches!(stem, "label" | "labels" | "truth" | "ground_truth");
+    let is_about = matches!(
+        stem,
+        "meta" | "metadata" | "info" | "scenario" | "config" | "manifest"
+    );
     match extension {
+        "json" if is_about => FileKind::About,
         "json" | "jsonl" | "ndjson" | "csv" | "txt" if is_label => FileKind::Labels,
         "om" | "openmetrics" | "prom" | "metrics" => FileKind::Text,
         "txt" => FileKind::MaybeText,

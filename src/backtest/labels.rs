@@ -22,7 +22,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use slogate_wire::openmetrics::timestamp_ms;
 
-use super::folder;
+use super::folder::{self, FileKind};
 use crate::model::time;
 
 /// Whether a rollout was good or bad, as somebody knows.
@@ -76,10 +76,13 @@ impl Truth {
         let word = word.trim().trim_matches('"').to_ascii_lowercase();
         match word.as_str() {
             "good" | "pass" | "passed" | "benign" | "ok" | "healthy" | "normal" | "success"
-            | "0" | "false" | "no" | "negative" | "safe" => Some(Truth::Good),
+            | "0" | "false" | "no" | "negative" | "safe" | "promote" | "accept" => {
+                Some(Truth::Good)
+            }
             "bad" | "fail" | "failed" | "defective" | "defect" | "faulty" | "fault"
             | "anomalous" | "anomaly" | "abnormal" | "failure" | "1" | "true" | "yes"
-            | "positive" | "unsafe" | "broken" => Some(Truth::Bad),
+            | "positive" | "unsafe" | "broken" | "regression" | "regressed" | "degraded"
+            | "rollback" | "reject" => Some(Truth::Bad),
             _ => None,
         }
     }
@@ -117,17 +120,32 @@ impl Labels {
             return Ok(labels);
         };
         let files = entries.filter_map(|entry| Some(entry.ok()?.path()));
-        let mut files: Vec<_> = files
-            .filter(|path| folder::kind_of(path) == folder::FileKind::Labels && path.is_file())
-            .collect();
+        let mut files: Vec<_> = files.filter(|path| path.is_file()).collect();
         files.sort();
         for file in files {
+            match folder::kind_of(&file) {
+                FileKind::Labels => {}
+                FileKind::About => {
+                    labels.about(&file);
+                    continue;
+                }
+                _ => continue,
+            }
             let failed = |what: String| format!("{}: {what}", file.display());
             let bytes = folder::read(&file).map_err(|error| failed(error.to_string()))?;
             let text = String::from_utf8(bytes).map_err(|_| failed("is no UTF-8".to_owned()))?;
             labels.read(&file, &text).map_err(failed)?;
         }
         Ok(labels)
+    }
+
+    /// Takes the label of a file that may say other things, or nothing.
+    fn about(&mut self, file: &Path) {
+        let text = folder::read(file).unwrap_or_default();
+        let value = serde_json::from_slice(&text).unwrap_or(Value::Null);
+        if let Some(label) = value.as_object().and_then(label_of) {
+            self.own = self.own.or(Some(label));
+        }
     }
 
     fn read(&mut self, file: &Path, text: &str) -> Result<(), String> {

@@ -273,6 +273,15 @@ fn service_of(
     ("service".to_owned(), Vec::new())
 }
 
+/// Whether any series says that it is about this service.
+pub(crate) fn knows(recording: &Recording, service: &str) -> bool {
+    let mut series = recording.series.iter();
+    series.any(|one| {
+        let mut labels = SERVICE_LABELS.iter().chain(CALLER_LABELS);
+        labels.any(|label| one.labels.get(label).map(last_part) == Some(service))
+    })
+}
+
 /// `checkout` of `shop/checkout`.
 fn last_part(value: &str) -> &str {
     value.rsplit('/').next().unwrap_or(value)

@@ -143,7 +143,7 @@ impl Gathering {
         };
         let kind = folder::kind_of(file);
         match kind {
-            FileKind::Labels => return Ok(()),
+            FileKind::Labels | FileKind::About => return Ok(()),
             FileKind::Other => {
                 let note = format!("not read: {}", short(file));
                 self.recording.notes.push(note);

@@ -79,7 +79,13 @@ pub(crate) fn of_folder(found: &Found) -> Result<Vec<Rollout>, RecordingError> {
     }
     let (events, notes) = events::read(&recording.events, range.map_or(0, |range| range.0));
     let mut rollouts = Vec::new();
-    for announced in announced(&events, range) {
+    let mut all = announced(&events, range);
+    // Of several services the recording may be about some only.
+    let is_known = |one: &Deployment| reading::knows(&recording, &one.target.service);
+    if all.len() > 1 && all.iter().any(is_known) {
+        all.retain(is_known);
+    }
+    for announced in all {
         rollouts.extend(prepare(found, &recording, &events, Some(announced)));
     }
     if rollouts.is_empty() {

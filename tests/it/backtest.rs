@@ -423,6 +423,42 @@ fn spans(second: i64, version: &str, count: i64, failed: i64) -> Json {
     })
 }
 
+/// What a service asks of others fails; what it answers does not show it.
+#[test]
+fn defects_that_show_downstream_only_are_found() {
+    let folder = Folder::new();
+    let mut text = String::new();
+    for (good, bad) in totals(GOOD, 60).iter().zip(totals(BAD, 60)) {
+        let version = if good.candidate { "4.2.0" } else { "4.1.0" };
+        for (kind, one) in [("SERVER", good), ("CLIENT", &bad)] {
+            let labels = format!(
+                "service_name=\"checkout\",service_version=\"{version}\",\
+                 service_instance_id=\"i{}\",span_kind=\"SPAN_KIND_{kind}\"",
+                one.copy
+            );
+            let name = "traces_span_metrics_calls_total";
+            let (ok, failed, t) = (one.all - one.failed, one.failed, one.t);
+            writeln!(
+                text,
+                "{name}{{{labels},status_code=\"STATUS_CODE_UNSET\"}} {ok} {t}"
+            )
+            .unwrap();
+            writeln!(
+                text,
+                "{name}{{{labels},status_code=\"STATUS_CODE_ERROR\"}} {failed} {t}"
+            )
+            .unwrap();
+        }
+    }
+    folder.put("one/spans.om", text);
+    folder.put("one/events.jsonl", started());
+    let (code, report) = folder.json(&["one"]);
+    assert_eq!(code, 0);
+    let result = &rollout(&report, "one")["results"][0];
+    assert_eq!(result["verdict"], "fail", "{result:#}");
+    assert_eq!(result["failedChecks"], json!(["errors-of-others"]));
+}
+
 #[test]
 fn two_policies_stand_side_by_side() {
     let folder = Folder::new();
