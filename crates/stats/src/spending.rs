@@ -166,10 +166,27 @@ impl Boundaries {
         let width = reach / before.shrink / step;
         let first = (centre(z) - width).max(0.0) as usize;
         let last = ((centre(z) + width).max(0.0) as usize).min(NODES - 1);
+        let near = || self.mass.iter().enumerate().take(last + 1).skip(first);
+        let u = before.standardised(first, z);
+        let by = -before.step * before.shrink / before.spread;
         let mut sum = 0.0;
-        for (at, mass) in self.mass.iter().enumerate().take(last + 1).skip(first) {
-            let u = before.standardised(at, z);
-            sum += mass * (-0.5 * u * u).exp();
+        if by.abs() > 1.0 {
+            // Few nodes are near.
+            for (at, mass) in near() {
+                let u = before.standardised(at, z);
+                sum += mass * (-0.5 * u * u).exp();
+            }
+        } else {
+            // Nodes are evenly spaced, so from one to the next the bell grows by a factor that
+            // itself grows by a constant one: two products for what an exponential costs ten.
+            let mut bell = (-0.5 * u * u).exp();
+            let mut grows = (-by * (u + 0.5 * by)).exp();
+            let again = (-by * by).exp();
+            for (_, mass) in near() {
+                sum += mass * bell;
+                bell *= grows;
+                grows *= again;
+            }
         }
         sum / (before.spread * std::f64::consts::TAU.sqrt())
     }
@@ -256,6 +273,32 @@ mod tests {
         assert_eq!(test.look(f64::NAN, 0.02), first);
         test.look(2.0, 0.02);
         assert!((test.spent() - 0.02).abs() < 1e-6);
+    }
+
+    /// The density's recurrence is the bell itself, whether the next look is near or far.
+    #[test]
+    fn a_density_is_the_sum_of_bells() {
+        let mut test = Boundaries::new();
+        test.look(1.0, 0.001);
+        for information in [1.000_001, 1.002, 1.1, 3.0, 400.0] {
+            let before = Before {
+                step: test.step(),
+                shrink: (1.0f64 / information).sqrt(),
+                spread: (1.0f64 - 1.0 / information).sqrt(),
+            };
+            for z in [-3.0, 0.0, 1.7, 2.9] {
+                let bells = test.mass.iter().enumerate().map(|(at, mass)| {
+                    let u = before.standardised(at, z);
+                    mass * (-0.5 * u * u).exp()
+                });
+                let expected = bells.sum::<f64>() / (before.spread * std::f64::consts::TAU.sqrt());
+                let found = test.density(&before, z);
+                assert!(
+                    (found - expected).abs() <= 1e-7 * expected + 1e-12,
+                    "{information}, {z}: {found}, {expected}"
+                );
+            }
+        }
     }
 
     /// Looked at 200 times, at times that grow like traffic in a ramp.
