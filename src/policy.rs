@@ -200,11 +200,23 @@ pub struct CompareCheck {
 pub enum CompareSli {
     /// `requests.errorRatio`: spans with status error per span.
     ErrorRatio,
-    /// `requests.duration`: a quantile of span durations in seconds.
+    /// `requests.duration`: span durations in seconds.
     Duration {
-        /// Between 0 and 1, for example 0.95.
-        quantile: f64,
+        /// The quantile to compare, between 0 and 1, for example 0.95; none for the whole
+        /// distribution.
+        quantile: Option<f64>,
     },
+}
+
+impl CompareSli {
+    /// The quantile that evidence shows, and that a pass certifies: the one that was named, else
+    /// the 95th percentile. None for what has no quantiles.
+    pub fn shown_quantile(self) -> Option<f64> {
+        match self {
+            CompareSli::ErrorRatio => None,
+            CompareSli::Duration { quantile } => Some(quantile.unwrap_or(0.95)),
+        }
+    }
 }
 
 /// By how much a candidate is worse: the boundary is `baseline * (1 + relative) + absolute`.

@@ -40,14 +40,15 @@ pub(crate) fn answer(
     look: &Look<'_>,
     check: &Check,
     compare: &CompareCheck,
-    quantile: f64,
+    named: Option<f64>,
     sides: &Sides<'_, Histogram>,
     progress: &mut Option<examine::Progress>,
 ) -> CheckResult {
+    let quantile = compare.sli.shown_quantile().unwrap_or(0.95);
     let is_current = matches!(progress, Some(examine::Progress::Latency(seen))
         if seen.arms.relies_on(&sides.relied));
     if !is_current {
-        let started = Progress::start(look, check, compare, quantile, sides);
+        let started = Progress::start(look, check, compare, (named, quantile), sides);
         *progress = started.map(|started| examine::Progress::Latency(Box::new(started)));
     }
     let Some(examine::Progress::Latency(seen)) = progress else {
@@ -79,7 +80,7 @@ impl Progress {
         look: &Look<'_>,
         check: &Check,
         compare: &CompareCheck,
-        quantile: f64,
+        (named, quantile): (Option<f64>, f64),
         sides: &Sides<'_, Histogram>,
     ) -> Option<Progress> {
         let (warm_up_min, horizon_min) = look.minutes();
@@ -95,7 +96,7 @@ impl Progress {
             relative: compare.worse_by.relative.unwrap_or(0.0),
             absolute: compare.worse_by.absolute.unwrap_or(0.0),
             pass_relative: relative_margin(&compare.pass_within, at),
-            quantiles: quantiles(quantile),
+            quantiles: quantiles(named),
             pass_quantile: quantile.clamp(0.01, 0.9999),
             warm_up_min,
             horizon_min,
@@ -194,10 +195,10 @@ impl Progress {
 }
 
 /// Where to compare: the whole distribution by default, else around the quantile that was named.
-fn quantiles(quantile: f64) -> Vec<f64> {
-    match (quantile - 0.95).abs() < 1e-9 {
-        true => QUANTILES.to_vec(),
-        false => vec![quantile.clamp(0.01, 0.9999)],
+fn quantiles(named: Option<f64>) -> Vec<f64> {
+    match named {
+        None => QUANTILES.to_vec(),
+        Some(quantile) => vec![quantile.clamp(0.01, 0.9999)],
     }
 }
 

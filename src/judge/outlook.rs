@@ -54,7 +54,8 @@ pub(crate) fn add_to(
     let kind = compare.span_kind.label();
     let outlook = match compare.sli {
         CompareSli::ErrorRatio => on_errors(answer, look, check, compare, kind),
-        CompareSli::Duration { quantile } => {
+        CompareSli::Duration { .. } => {
+            let quantile = compare.sli.shown_quantile().unwrap_or(0.95);
             on_latency(answer, look, check, compare, (kind, quantile))
         }
     };

@@ -124,10 +124,7 @@ impl Compared<'_> {
     }
 
     fn quantile(&self) -> Option<f64> {
-        match self.compare.sli {
-            CompareSli::ErrorRatio => None,
-            CompareSli::Duration { quantile } => Some(quantile),
-        }
+        self.compare.sli.shown_quantile()
     }
 
     /// `1.9 % against 0.2 % on 4.1.7 (11,204 and 203,118 requests)`.

@@ -12,7 +12,6 @@ pub(super) const FALSE_ALARMS: f64 = 0.01;
 pub(super) const FALSE_PASSES: f64 = 0.05;
 pub(super) const STALE_AFTER_MS: i64 = 5 * MINUTE_MS;
 pub(super) const MIN_EVENTS: u64 = 50;
-pub(super) const QUANTILE: f64 = 0.95;
 pub(super) const WEIGHT: f64 = 1.0;
 /// A tenth more errors is no reason to stop a rollout.
 pub(super) const ERRORS_WORSE_BY: Margin = Margin {
@@ -24,10 +23,11 @@ pub(super) const ERRORS_PASS_WITHIN: Margin = Margin {
     absolute: Some(0.001),
     relative: Some(0.50),
 };
-/// A twentieth slower is about what two deployments of one build differ by.
+/// Less is no reason to stop a rollout. What two deployments of one build differ by comes on top,
+/// measured between instances.
 pub(super) const DURATION_WORSE_BY: Margin = Margin {
     absolute: None,
-    relative: Some(0.05),
+    relative: Some(0.03),
 };
 /// A fifth and five milliseconds slower is what a pass excludes.
 pub(super) const DURATION_PASS_WITHIN: Margin = Margin {

@@ -405,7 +405,7 @@ fn of_query(query: &QueryCheck, canonical: bool) -> Query {
 fn of_compare(compare: &CompareCheck) -> Compare {
     let (sli, quantile) = match compare.sli {
         CompareSli::ErrorRatio => ("requests.errorRatio", None),
-        CompareSli::Duration { quantile } => ("requests.duration", Some(quantile)),
+        CompareSli::Duration { quantile } => ("requests.duration", quantile),
     };
     Compare {
         sli,

@@ -111,7 +111,10 @@ fn compare(check: &CompareCheck) -> Vec<String> {
     };
     let what = match check.sli {
         CompareSli::ErrorRatio => format!("the error ratio of {whose}"),
-        CompareSli::Duration { quantile } => {
+        CompareSli::Duration { quantile: None } => format!("the duration of {whose}"),
+        CompareSli::Duration {
+            quantile: Some(quantile),
+        } => {
             format!("the {quantile} quantile of the duration of {whose}")
         }
     };
@@ -310,9 +313,9 @@ Gate canary
     for example beside 1 %: shown to be above 1.1 % fails, shown to be below 1.6 % passes
     a pass needs at least 50 of the candidate's requests
   Check latency:
-    compares the 0.95 quantile of the duration of requests answered with that of the stable version beside it, or else with the previous version's own history
-    tolerates at most 5 % more; a pass certifies at most 20 % more and 5ms on top
-    for example beside 200ms: shown to be above 210ms fails, shown to be below 245ms passes
+    compares the duration of requests answered with that of the stable version beside it, or else with the previous version's own history
+    tolerates at most 3 % more; a pass certifies at most 20 % more and 5ms on top
+    for example beside 200ms: shown to be above 206ms fails, shown to be below 245ms passes
     a pass needs at least 50 of the candidate's requests
   Check identity (a pass of the gate needs it; a fail of it only prevents the pass):
     at least 95 % of traces have to say which version they are from

@@ -223,7 +223,9 @@ spec:
         (false, false, 2.5)
     );
     let compare = CompareCheck {
-        sli: CompareSli::Duration { quantile: 0.99 },
+        sli: CompareSli::Duration {
+            quantile: Some(0.99),
+        },
         worse_by: Margin {
             absolute: Some(0.02),
             relative: None,

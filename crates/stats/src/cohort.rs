@@ -40,6 +40,8 @@ pub struct CohortParams {
     pub difference: f64,
     /// How old an instance has to be for its events to be evidence, in minutes.
     pub warm_up_min: f64,
+    /// The pace of transients, in minutes; 0 where none are expected.
+    pub pace_min: f64,
     /// The variance of independent requests.
     pub variance: Variance,
     /// The dispersion between whole instances that is believed before any is seen, and how many
@@ -295,7 +297,7 @@ impl Cohort {
         self.bin.baseline_total += total;
         self.bin.tolerated += tolerated;
         for one in candidate {
-            let decayed = decays(one.age_min);
+            let decayed = decays(one.age_min / self.params.pace_min.max(1e-9));
             let bin = &mut self.bin.candidate;
             bin.total += one.total;
             bin.events += one.events;

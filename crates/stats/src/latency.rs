@@ -43,6 +43,13 @@ pub const SPREAD_UNSEEN: f64 = 0.03;
 /// How far a warm-up may be from the shape it is compared with, as a share of its size.
 const SHAPE_ERROR: f64 = 0.1;
 
+/// And at the least, as a share of latency.
+const SHAPE_FLOOR: f64 = 0.01;
+
+/// The part of the false alarms that is spent: the spread of instances is an estimate, and its
+/// tails may be heavier than normal.
+const SPENT: f64 = 0.7;
+
 /// Beyond this many baseline observations the older half is forgotten.
 const PAST_KEPT: f64 = 200_000.0;
 
@@ -63,7 +70,7 @@ pub struct LatencyParams {
     pub quantiles: Vec<f64>,
     /// The quantile that a pass certifies.
     pub pass_quantile: f64,
-    /// How old an instance has to be for its requests to count for a pass, in minutes.
+    /// How long a new instance is expected to warm up, in minutes, as for error rates.
     pub warm_up_min: f64,
     /// When watching ends, in minutes from its begin.
     pub horizon_min: f64,
@@ -154,6 +161,7 @@ impl LatencyWatch {
             ratio: 1.0,
             difference: 0.0,
             warm_up_min: tuning.warm_up_min,
+            pace_min: params.warm_up_min,
             variance: Variance::Binomial,
             prior_freedom: 4.0,
         };
@@ -317,7 +325,7 @@ impl LatencyWatch {
         if is_look {
             let spending = self.tuning.spending.by(fraction);
             self.boundaries
-                .look(information, self.params.false_alarms * spending);
+                .look(information, SPENT * self.params.false_alarms * spending);
             let standing: Vec<_> = self.at.iter().map(|at| at.cohort.standing(None)).collect();
             evidence.z = combined(standing.iter().map(|one| one.z));
             let most = standing.iter().map(|one| one.between);
@@ -344,7 +352,10 @@ impl LatencyWatch {
                 return;
             }
         }
-        let staying = clearest.staying(self.params.relative);
+        let staying = match self.params.warm_up_min > 0.0 {
+            true => clearest.staying(self.params.relative),
+            false => f64::INFINITY,
+        };
         self.evidence.staying = staying;
         if staying >= self.tuning.staying {
             self.evidence.failed_by = Some(By::Spending);
@@ -457,7 +468,7 @@ impl At {
                 let sampled = variance * within / (per_shift * per_shift);
                 ShiftBin {
                     shift,
-                    weight: 1.0 / (sampled + (SHAPE_ERROR * shift).powi(2)),
+                    weight: 1.0 / (sampled + (SHAPE_ERROR * shift).powi(2) + SHAPE_FLOOR.powi(2)),
                     decay: bin.decayed.map(|sum| sum / bin.total),
                 }
             })

@@ -7,8 +7,8 @@
 //!   and small ones in nearly the time of a single planned test.
 //! - **Late onset**: the e-process of [`CountTest::with_late_onset`], for what begins late.
 //! - **Guard**: an e-process from the first block on, warm-up included, whose null contains a
-//!   warm-up of ten percentage points that fades with a time constant of three minutes: for a
-//!   crash.
+//!   warm-up of ten percentage points that fades with a time constant of one and a half warm-ups:
+//!   for a crash.
 //!
 //! The first two may only decide when [`crate::transient`] says that the difference stays. With
 //! three or more candidate instances each has to decide without the worst of them as well; where
@@ -47,8 +47,8 @@ pub struct Tuning {
     pub growth: f64,
     /// The guard's allowance for warm-up: a share of requests.
     pub guard_rate: f64,
-    /// How fast that allowance fades, in minutes.
-    pub guard_tau_min: f64,
+    /// How fast that allowance fades, in warm-ups.
+    pub guard_tau: f64,
 }
 
 impl Default for Tuning {
@@ -64,10 +64,10 @@ impl Default for Tuning {
             },
             left_out: 0.85,
             warm_up_min: 0.0,
-            staying: 3.5,
+            staying: 4.5,
             growth: 1.02,
             guard_rate: 0.10,
-            guard_tau_min: 3.0,
+            guard_tau: 1.5,
         }
     }
 }
@@ -90,7 +90,9 @@ pub struct RateParams {
     pub pass_ratio: f64,
     /// The difference that a pass certifies.
     pub pass_difference: f64,
-    /// How old an instance has to be for its events to count for a pass, in minutes.
+    /// How long a new instance is expected to warm up, in minutes. An instance's events count for
+    /// a pass when it is older; what fades at a pace up to three times as long is no fail. With 0
+    /// nothing is expected to fade.
     pub warm_up_min: f64,
     /// When watching ends, in minutes from its begin.
     pub horizon_min: f64,
@@ -193,6 +195,7 @@ impl RateWatch {
                 ratio: params.ratio,
                 difference: params.difference,
                 warm_up_min: tuning.warm_up_min,
+                pace_min: params.warm_up_min,
                 variance: Variance::Poisson,
                 prior_freedom: 4.0,
             }),
@@ -279,12 +282,13 @@ impl RateWatch {
             .late
             .push(&counted(&|one| one.age_min >= fail_min && trusted(one)));
         let _ = self.pass.push(&counted(&|one| one.age_min >= pass_min));
+        let guard_tau_min = self.tuning.guard_tau * self.params.warm_up_min;
         let all = counted(&trusted);
         let allowed: f64 = block
             .candidate
             .iter()
             .filter(|one| trusted(one))
-            .map(|one| one.total * (-one.age_min.max(0.0) / self.tuning.guard_tau_min).exp())
+            .map(|one| one.total * (-one.age_min.max(0.0) / guard_tau_min.max(1e-9)).exp())
             .sum();
         let extra = self.tuning.guard_rate * allowed / all.candidate_total.max(1e-9);
         let _ = self
@@ -355,8 +359,13 @@ impl RateWatch {
                 by = By::Late;
             }
         }
-        let minutes = self.cohort.minutes(SMOOTHED_EVENTS);
-        let staying = transient::staying_events(&minutes, standing.within);
+        let staying = match self.params.warm_up_min > 0.0 {
+            true => {
+                let minutes = self.cohort.minutes(SMOOTHED_EVENTS);
+                transient::staying_events(&minutes, standing.within)
+            }
+            false => f64::INFINITY,
+        };
         self.evidence.staying = staying;
         if staying >= self.tuning.staying {
             self.evidence.failed_by = Some(by);

@@ -5,9 +5,14 @@
 //! versions, "the tolerated baseline plus a constant", with or without a transient on top, has to
 //! explain the candidate's minutes, from the very first one on, better than "the tolerated
 //! baseline plus `A e^{-age/τ}`" alone. The measure is a Bayes factor: the likelihood of each
-//! model averaged over sizes and time constants ([`TAUS_MIN`]), none favoured. An average asks less
+//! model averaged over sizes and time constants ([`TAUS`]). An average asks less
 //! than the best fit of a transient would: what only a transient of just the right size and
 //! length explains is no good explanation.
+//!
+//! Time constants are multiples of a pace, which is the warm-up that the policy expects: those of
+//! [`TAUS`] reach three times as far, since a warm-up that is longer than configured is the rule.
+//! Long ones weigh more than short ones, because those are what a difference that stays is taken
+//! for at first.
 //!
 //! What this costs: a difference of constant size is told from a slow transient only after a time
 //! comparable with the transient's. Ages are those of instances, each counted from its own first
@@ -15,15 +20,18 @@
 
 use crate::special::{log_add_exp, log_spaced, log_sum_exp};
 
-/// Time constants of the transients that are considered, in minutes.
-pub const TAUS_MIN: [f64; TAUS] = [0.7, 1.1, 1.8, 2.8, 4.2, 6.3];
+/// Time constants of the transients that are considered, in paces.
+pub const TAUS: [f64; TAUS_COUNT] = [0.35, 0.55, 0.9, 1.4, 2.1, 3.15];
 
 /// How many there are.
-pub const TAUS: usize = 6;
+pub const TAUS_COUNT: usize = 6;
 
-/// `e^{-age/τ}` for each time constant.
-pub fn decays(age_min: f64) -> [f64; TAUS] {
-    TAUS_MIN.map(|tau| (-age_min.max(0.0) / tau).exp())
+/// How much more each time constant weighs than the one before.
+const TAU_WEIGHT: f64 = 1.5;
+
+/// `e^{-age/τ}` for each time constant, of an age in paces.
+pub fn decays(age: f64) -> [f64; TAUS_COUNT] {
+    TAUS.map(|tau| (-age.max(0.0) / tau).exp())
 }
 
 /// Events of the candidate in one minute.
@@ -36,11 +44,11 @@ pub struct EventBin {
     /// The share of bad ones that the baseline makes tolerable in this minute.
     pub tolerated: f64,
     /// For each time constant, the sum over requests of `e^{-age/τ}`.
-    pub decayed: [f64; TAUS],
+    pub decayed: [f64; TAUS_COUNT],
 }
 
 /// The weight of "no transient at all" beside all transients together.
-const NO_TRANSIENT: f64 = 0.5;
+const NO_TRANSIENT: f64 = 0.4;
 
 /// How many sizes of a difference are tried, evenly spaced on a log scale.
 const SIZES: usize = 16;
@@ -81,7 +89,8 @@ pub fn staying_events(bins: &[EventBin], dispersion: f64) -> f64 {
         (gains.sum::<f64>() - mean) / dispersion
     };
     let with = |constant: f64| -> f64 {
-        let models = sizes(TRANSIENT_RATES).flat_map(|size| (0..TAUS).map(move |tau| (tau, size)));
+        let models =
+            sizes(TRANSIENT_RATES).flat_map(|size| (0..TAUS_COUNT).map(move |tau| (tau, size)));
         let each: Vec<f64> = models
             .map(|(tau, size)| log_likelihood(tau, size, constant))
             .collect();
@@ -95,7 +104,19 @@ pub fn staying_events(bins: &[EventBin], dispersion: f64) -> f64 {
 fn any_transient(none: f64, each: &[f64]) -> f64 {
     log_add_exp(
         NO_TRANSIENT.ln() + none,
-        (1.0 - NO_TRANSIENT).ln() + log_mean(each),
+        (1.0 - NO_TRANSIENT).ln() + log_weighted(each),
+    )
+}
+
+/// The average over transients, which are in order of size and, within each, of time constant.
+fn log_weighted(each: &[f64]) -> f64 {
+    let weights = (0..TAUS_COUNT as i32).map(|tau| TAU_WEIGHT.powi(tau));
+    let total: f64 = weights.clone().sum::<f64>() * SIZES as f64;
+    let weights = weights.cycle().map(|weight| (weight / total).ln());
+    log_sum_exp(
+        each.iter()
+            .zip(weights)
+            .map(|(value, weight)| value + weight),
     )
 }
 
@@ -115,7 +136,7 @@ pub struct ShiftBin {
     /// One over its variance.
     pub weight: f64,
     /// For each time constant, the mean over requests of `e^{-age/τ}`.
-    pub decay: [f64; TAUS],
+    pub decay: [f64; TAUS_COUNT],
 }
 
 /// How much better shifts are explained by one that stays and exceeds `tolerated`: the logarithm
@@ -134,7 +155,8 @@ pub fn staying_shift(bins: &[ShiftBin], tolerated: f64) -> f64 {
         sums
     };
     let none = sums(0, 0.0);
-    let models = sizes(TRANSIENT_SHIFTS).flat_map(|size| (0..TAUS).map(move |tau| (tau, size)));
+    let models =
+        sizes(TRANSIENT_SHIFTS).flat_map(|size| (0..TAUS_COUNT).map(move |tau| (tau, size)));
     let each: Vec<[f64; 3]> = models.map(|(tau, size)| sums(tau, size)).collect();
     let at = |constant: f64, [weight, sum, squares]: [f64; 3]| {
         -0.5 * (squares - 2.0 * constant * sum + constant * constant * weight)
@@ -148,4 +170,74 @@ pub fn staying_shift(bins: &[ShiftBin], tolerated: f64) -> f64 {
         .collect();
     let passing = [0.0, 0.5, 1.0].map(|part| with(part * tolerated));
     log_mean(&staying) - log_mean(&passing)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Minutes of 300 requests with what is expected of a rate, rounded by halves.
+    fn minutes(count: usize, rate: impl Fn(f64) -> f64) -> Vec<EventBin> {
+        let minute = |at: usize| {
+            let age_min = at as f64 + 0.5;
+            EventBin {
+                total: 300.0,
+                events: 300.0 * (0.001 + rate(age_min)),
+                tolerated: 0.0011,
+                decayed: decays(age_min / 2.0).map(|decay| 300.0 * decay),
+            }
+        };
+        (0..count).map(minute).collect()
+    }
+
+    #[test]
+    fn a_step_is_known_after_a_while_and_a_transient_never_taken_for_one() {
+        let step = |minutes_seen| staying_events(&minutes(minutes_seen, |_| 0.009), 1.0);
+        assert!(step(3) < 4.0, "{}", step(3));
+        assert!(step(20) > 8.0, "{}", step(20));
+        for tau_min in [1.0, 2.0, 5.0] {
+            for size in [0.01, 0.05, 0.2] {
+                for count in [3, 8, 20, 60] {
+                    let fading = minutes(count, |age| size * (-age / tau_min).exp());
+                    let staying = staying_events(&fading, 1.0);
+                    assert!(staying < 3.0, "{staying} at τ {tau_min}, {size}, {count}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn dispersion_takes_certainty_away() {
+        let bins = minutes(20, |_| 0.009);
+        assert!(staying_events(&bins, 5.0) < 0.4 * staying_events(&bins, 1.0));
+        assert!(staying_events(&[], 1.0).abs() < 1e-9);
+    }
+
+    fn shifts(count: usize, shift: impl Fn(f64) -> f64) -> Vec<ShiftBin> {
+        let bin = |at: usize| {
+            let age_min = at as f64 + 0.5;
+            ShiftBin {
+                shift: shift(age_min),
+                weight: 1.0 / (0.05 * 0.05),
+                decay: decays(age_min / 2.0),
+            }
+        };
+        (0..count).map(bin).collect()
+    }
+
+    #[test]
+    fn a_slowness_that_stays_is_told_from_cold_caches() {
+        let stays = |count| staying_shift(&shifts(count, |_| 0.3), 0.03);
+        assert!(
+            stays(2) < 4.0 && stays(15) > 8.0,
+            "{} {}",
+            stays(2),
+            stays(15)
+        );
+        for tau_min in [1.0, 2.0, 5.0] {
+            let cold = shifts(60, |age| (-age / tau_min).exp().ln_1p());
+            let staying = staying_shift(&cold, 0.03);
+            assert!(staying < 3.0, "{staying} at τ {tau_min}");
+        }
+    }
 }

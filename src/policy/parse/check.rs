@@ -251,15 +251,15 @@ impl Word for SliWord {
 
 fn compare_sli(sli: SliWord, quantile: Option<Field<'_>>, m: &mut Mistakes) -> Option<CompareSli> {
     match (sli, quantile) {
-        (SliWord::Duration, None) => Some(CompareSli::Duration {
-            quantile: defaults::QUANTILE,
-        }),
+        (SliWord::Duration, None) => Some(CompareSli::Duration { quantile: None }),
         (SliWord::Duration, Some(field)) => {
             let help = "write 0.95 or 95%; 0.5 is the median";
             let fits = |quantile: &f64| *quantile > 0.0 && *quantile < 1.0;
             let read = |text: &str| value::share(text).filter(fits);
             let quantile = field.scalar("a quantile above 0 and below 1", help, m, read)?;
-            Some(CompareSli::Duration { quantile })
+            Some(CompareSli::Duration {
+                quantile: Some(quantile),
+            })
         }
         (SliWord::ErrorRatio, None) => Some(CompareSli::ErrorRatio),
         (SliWord::ErrorRatio, Some(field)) => {
