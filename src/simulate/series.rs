@@ -220,13 +220,7 @@ mod tests {
     /// it; else the table in the documentation would be about another program.
     #[tokio::test]
     async fn through_a_store_the_judge_says_what_it_says_in_the_simulation() {
-        let names = [
-            "err0.1-1",
-            "AA_1rps",
-            "badnode_c",
-            "unnamed_err",
-            "classic_p95+30",
-        ];
+        let names = ["AA_1rps", "badnode_c", "unnamed_err"];
         let gate = comparing(&policy::built_in().gates[0]).unwrap();
         for name in names {
             let scenario = CATALOGUE.iter().find(|one| one.name == name).unwrap();
@@ -234,7 +228,7 @@ mod tests {
             let mut shown = BTreeMap::new();
             ours::watch(&gate, &rollout, &Arms::of(&rollout), |minute, verdict| {
                 shown.insert(minute, answers(verdict));
-                true
+                minute < 20
             });
             let setting = Setting {
                 service: "simulated",
@@ -244,7 +238,7 @@ mod tests {
                 start_ms: START_MS,
             };
             let source = source(&series(scenario, 7, 0, setting));
-            for minute in [3, 10, 30, 60] {
+            for minute in [3, 20] {
                 let verdict =
                     judge(&gate, &ours::subject(), &source, complete_ms(minute - 1)).await;
                 assert_eq!(answers(&verdict), shown[&minute], "{name}, minute {minute}");

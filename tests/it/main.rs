@@ -31,3 +31,4 @@ mod sources;
 mod status;
 mod traffic;
 mod verdicts;
+mod verdicts_page;
