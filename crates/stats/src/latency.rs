@@ -116,6 +116,8 @@ pub struct LatencyBlock<'a> {
 struct At {
     quantile: f64,
     cohort: Cohort,
+    /// Kept while it is near the quantile, so that shares of different minutes compare.
+    threshold: Option<f64>,
     /// The share of baseline requests above the threshold, and how fast it falls with the
     /// logarithm of the threshold.
     share: f64,
@@ -168,6 +170,7 @@ impl LatencyWatch {
         let at = params.quantiles.iter().map(|quantile| At {
             quantile: *quantile,
             cohort: Cohort::new(cohort),
+            threshold: None,
             share: 1.0 - quantile,
             slope: 0.0,
         });
@@ -227,10 +230,9 @@ impl LatencyWatch {
             return;
         };
         for at in &mut self.at {
-            let Some(index) = nearest(past, 1.0 - at.quantile, Direction::Worse) else {
+            let Some(threshold) = at.threshold(past) else {
                 continue;
             };
-            let threshold = past.boundaries().upper(index);
             let above = |one: &SettledHistogram<'_>| {
                 let events = one.counts.above_value(boundaries, threshold);
                 Settled {
@@ -383,10 +385,9 @@ fn push_at(at: &mut At, past: &BucketTotals, block: &LatencyBlock<'_>, params: &
     if total < (2.0 / (1.0 - at.quantile)).max(10.0) {
         return;
     }
-    let Some(index) = nearest(past, 1.0 - at.quantile, Direction::Worse) else {
+    let Some(threshold) = at.threshold(past) else {
         return;
     };
-    let threshold = past.boundaries().upper(index);
     let tolerated_at = (threshold - params.absolute).max(0.0) / (1.0 + params.relative);
     let above = |counts: BucketCounts<'_>, value: f64| counts.above_value(block.boundaries, value);
     let around = |factor: f64| {
@@ -437,6 +438,21 @@ fn combined(values: impl Iterator<Item = f64> + Clone) -> f64 {
 }
 
 impl At {
+    /// The threshold near the quantile of the past: a bucket's end.
+    fn threshold(&mut self, past: &BucketTotals) -> Option<f64> {
+        let total = past.counts().total();
+        let aim = 1.0 - self.quantile;
+        let is_near = |threshold: f64| {
+            let share = past.counts().above_value(past.boundaries(), threshold) / total;
+            share > aim / 3.0 && share < (3.0 * aim).min(0.5 + 0.5 * aim)
+        };
+        if self.threshold.is_none_or(|threshold| !is_near(threshold)) {
+            let index = nearest(past, aim, Direction::Worse)?;
+            self.threshold = Some(past.boundaries().upper(index));
+        }
+        self.threshold
+    }
+
     /// Believes in instances that differ by `spread`, a share of latency.
     fn assume(&mut self, spread: f64) {
         let size = self.cohort.candidate().total / self.cohort.grown().max(1) as f64;

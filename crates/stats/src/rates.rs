@@ -64,7 +64,7 @@ impl Default for Tuning {
             },
             left_out: 0.85,
             warm_up_min: 0.0,
-            staying: 4.5,
+            staying: 3.0,
             growth: 1.02,
             guard_rate: 0.10,
             guard_tau: 1.5,

@@ -88,16 +88,44 @@ pub fn staying_events(bins: &[EventBin], dispersion: f64) -> f64 {
         });
         (gains.sum::<f64>() - mean) / dispersion
     };
+    let models =
+        || sizes(TRANSIENT_RATES).flat_map(|size| (0..TAUS_COUNT).map(move |tau| (tau, size)));
     let with = |constant: f64| -> f64 {
-        let models =
-            sizes(TRANSIENT_RATES).flat_map(|size| (0..TAUS_COUNT).map(move |tau| (tau, size)));
-        let each: Vec<f64> = models
+        let each: Vec<f64> = models()
             .map(|(tau, size)| log_likelihood(tau, size, constant))
             .collect();
         any_transient(log_likelihood(0, 0.0, constant), &each)
     };
     let staying: Vec<f64> = sizes(STAYING_RATES).map(with).collect();
-    log_mean(&staying) - with(0.0)
+    let faded = |tau: usize| -> f64 {
+        let each = used.iter().map(|bin| bin.decayed.get(tau).copied());
+        each.map(Option::unwrap_or_default).sum()
+    };
+    let passing: Vec<Option<f64>> = models()
+        .map(|(tau, size)| {
+            let explains = size * faded(tau) >= EXPLAINED * (events - expected);
+            explains.then(|| log_likelihood(tau, size, 0.0))
+        })
+        .collect();
+    log_mean(&staying) - log_of_those(&passing).unwrap_or(log_likelihood(0, 0.0, 0.0))
+}
+
+/// The least part of the excess that a transient has to expect to count as its explanation. What
+/// expects less says that the excess is chance, and chance is for the test to rule out.
+const EXPLAINED: f64 = 0.5;
+
+/// The average over those transients that are an explanation; `None` where none is.
+fn log_of_those(each: &[Option<f64>]) -> Option<f64> {
+    let weights = (0..TAUS_COUNT as i32)
+        .map(|tau| TAU_WEIGHT.powi(tau).ln())
+        .cycle();
+    let those = each
+        .iter()
+        .zip(weights)
+        .filter_map(|(value, weight)| Some((value.as_ref()?, weight)));
+    let total = log_sum_exp(those.clone().map(|(_, weight)| weight));
+    let sum = log_sum_exp(those.map(|(value, weight)| value + weight));
+    (total > f64::NEG_INFINITY).then_some(sum - total)
 }
 
 /// The log likelihood averaged over no transient and all of them.
@@ -168,7 +196,19 @@ pub fn staying_shift(bins: &[ShiftBin], tolerated: f64) -> f64 {
     let staying: Vec<f64> = sizes(STAYING_SHIFTS)
         .map(|size| with(tolerated + size))
         .collect();
-    let passing = [0.0, 0.5, 1.0].map(|part| with(part * tolerated));
+    let (weight, sum, _) = (none[0], none[1], none[2]);
+    let excess = sum / weight.max(f64::MIN_POSITIVE) - tolerated;
+    let passing = [0.0, 0.5, 1.0].map(|part| {
+        let each: Vec<Option<f64>> = each
+            .iter()
+            .map(|sums| {
+                // What the transient expects is what it takes off the mean shift.
+                let expected = (sum - sums[1]) / weight.max(f64::MIN_POSITIVE);
+                (expected >= EXPLAINED * excess).then(|| at(part * tolerated, *sums))
+            })
+            .collect();
+        log_of_those(&each).unwrap_or(at(part * tolerated, none))
+    });
     log_mean(&staying) - log_mean(&passing)
 }
 
