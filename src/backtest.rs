@@ -11,7 +11,7 @@
 //! - `canonical`: those series as slogate itself names them.
 //! - `rollout`: a recording as a deployment with a past and a source.
 //! - `recorded`: deployments of a data directory, or of events and a Prometheus.
-//! - `gates`, `replay`: judged by which gate, look after look.
+//! - `gates`, `replay`: judged by which gate, look after look; `harm`: what it cost.
 //! - `report`, `text`, `html`: what came of it.
 //!
 //! Policy:
@@ -34,6 +34,7 @@ mod choose;
 mod events;
 mod folder;
 mod gates;
+mod harm;
 mod html;
 mod joined;
 mod labels;
@@ -49,10 +50,11 @@ mod words;
 
 pub use folder::PathError;
 pub use gates::Policy;
+pub use harm::Point;
 pub use html::html;
 pub use labels::Truth;
 pub use recorded::DataDirError;
-pub use replay::{Change, Phase, Point, Replay};
+pub use replay::{Change, Phase, Replay};
 pub use report::{Difference, Report, RolloutReport, Summary};
 pub use text::{csv, tally, text};
 
@@ -140,7 +142,7 @@ pub fn run(
         work.extend(
             rollouts
                 .into_iter()
-                .map(|one| Work::Deployment(path.clone(), one)),
+                .map(|one| Work::Deployment(path.clone(), Box::new(one))),
         );
     }
     if work.is_empty() {
@@ -196,7 +198,7 @@ pub fn run(
 enum Work {
     Folder(Found),
     /// A deployment of a data directory.
-    Deployment(String, Rollout),
+    Deployment(String, Box<Rollout>),
 }
 
 /// What all threads share.

@@ -175,7 +175,7 @@ impl Made<'_> {
             if let Some(le) = &le {
                 labels = with(&labels, &[("le", le)]);
             }
-            self.split(&one.labels, labels, samples);
+            self.split(&one.labels, &labels, samples);
         }
     }
 
@@ -193,7 +193,7 @@ impl Made<'_> {
                 _ => None,
             });
             let labels = self.labels(&one.labels, VALUE, values.kind, "");
-            self.split(&one.labels, labels, scaled.collect());
+            self.split(&one.labels, &labels, scaled.collect());
         }
     }
 
@@ -204,7 +204,7 @@ impl Made<'_> {
             start_ms,
             value: Value::Float(value),
         });
-        self.split(own, labels, samples.collect());
+        self.split(own, &labels, samples.collect());
     }
 
     fn labels(&self, own: &Labels, name: &str, kind: &str, status: &str) -> Labels {
@@ -236,11 +236,11 @@ impl Made<'_> {
     }
 
     /// Writes a series for each version that it belongs to.
-    fn split(&mut self, own: &Labels, labels: Labels, samples: Vec<Sample>) {
+    fn split(&mut self, own: &Labels, labels: &Labels, samples: Vec<Sample>) {
         let arms = &self.reading.arms;
         let mut put = |version: &str, samples: Vec<Sample>| {
             self.series.push(Series {
-                labels: with(&labels, &[("service_version", version)]),
+                labels: with(labels, &[("service_version", version)]),
                 samples,
             });
         };

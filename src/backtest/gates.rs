@@ -79,7 +79,14 @@ fn fitted(reading: &Reading) -> (Vec<Arc<Gate>>, Vec<String>) {
         }
         match policy::parse("built-in", &document.to_string()) {
             Ok(fitted) => gates.extend(fitted.into_iter().map(Arc::new)),
-            Err(_) => gates.push(gate),
+            Err(mistakes) => {
+                let what = mistakes.items.first().map(|item| item.message.clone());
+                notes.push(format!(
+                    "no checks can be made for this recording ({}): judged by the built-in gate",
+                    what.unwrap_or_default()
+                ));
+                gates.push(gate);
+            }
         }
     }
     (gates, notes)
@@ -148,7 +155,11 @@ fn of_values(name: &str, values: &Values) -> Json {
             json!({ "relative": 0.1 }),
             json!({ "absolute": 0.01, "relative": 0.5 }),
         ),
-        Measure::Succeeded => ("decrease", json!({}), json!({ "absolute": 0.01 })),
+        Measure::Succeeded => (
+            "decrease",
+            json!({ "absolute": 0.001 }),
+            json!({ "absolute": 0.01 }),
+        ),
         Measure::Duration => (
             "increase",
             json!({ "relative": 0.05 }),
@@ -182,4 +193,71 @@ fn put(check: &mut Json, pointer: &str, value: Json) {
 fn word(kind: &str) -> String {
     let word = kind.strip_prefix("SPAN_KIND_").unwrap_or(kind);
     word.to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backtest::arms::{Arms, Hints};
+    use crate::backtest::reading::{Durations, Form, Requests};
+
+    fn reading(kinds: &[(&'static str, Failures)], timed: &[&'static str]) -> Reading {
+        let requests = kinds.iter().map(|(kind, failures)| Requests {
+            kind,
+            series: Vec::new(),
+            form: Form::Total,
+            failures: failures.clone(),
+        });
+        let durations = timed.iter().map(|kind| Durations {
+            kind,
+            series: Vec::new(),
+            unit_s: 1.0,
+        });
+        let hints = Hints {
+            start_ms: Some(0),
+            ..Hints::default()
+        };
+        Reading {
+            target: Target::new("shop", ""),
+            arms: Arms::find(&[], &hints).unwrap(),
+            requests: requests.collect(),
+            durations: durations.collect(),
+            values: Vec::new(),
+            assumptions: Vec::new(),
+        }
+    }
+
+    fn checks(reading: &Reading) -> (Vec<(String, bool)>, usize) {
+        let (gates, notes) = fitted(reading);
+        let all = gates.iter().flat_map(|gate| &gate.checks);
+        let names = all.map(|check| (check.name.clone(), check.required));
+        (names.collect(), notes.len())
+    }
+
+    #[test]
+    fn the_gate_is_fitted_to_the_recording() {
+        let owned = |names: &[(&str, bool)]| -> Vec<(String, bool)> {
+            let names = names.iter();
+            names
+                .map(|(name, required)| ((*name).to_owned(), *required))
+                .collect()
+        };
+        let whole = reading(&[(SERVER, Failures::Labels)], &[SERVER]);
+        let expected = [("errors", true), ("latency", true), ("identity", true)];
+        assert_eq!(checks(&whole), (owned(&expected), 0));
+        let (gates, _) = fitted(&whole);
+        assert_eq!(gates[0].hash, policy::built_in().gates[0].hash);
+
+        let both = [(SERVER, Failures::Labels), (CLIENT, Failures::Labels)];
+        let expected = [
+            ("errors", true),
+            ("errors-of-others", false),
+            ("identity", true),
+        ];
+        assert_eq!(checks(&reading(&both, &[])), (owned(&expected), 1));
+
+        let unknown = reading(&[(SERVER, Failures::Unknown)], &[SERVER]);
+        let expected = [("latency", true), ("identity", true)];
+        assert_eq!(checks(&unknown), (owned(&expected), 1));
+    }
 }

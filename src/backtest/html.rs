@@ -2,7 +2,8 @@
 
 use std::fmt::Write as _;
 
-use super::replay::{Point, Replay};
+use super::harm::Point;
+use super::replay::Replay;
 use super::report::{Report, RolloutReport};
 use super::text::rows;
 use crate::model::Outcome;
@@ -120,7 +121,7 @@ fn overview(page: &mut String, report: &Report) {
 
 fn section(page: &mut String, rollout: &RolloutReport) {
     let name = escaped(&rollout.rollout);
-    let _ = write!(page, "<h2 id=\"{name}\">{name}</h2>\n");
+    let _ = writeln!(page, "<h2 id=\"{name}\">{name}</h2>");
     if let Some(error) = &rollout.error {
         let _ = writeln!(page, "<p class=\"error\">{}</p>", escaped(error));
         return;

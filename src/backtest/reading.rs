@@ -227,7 +227,7 @@ fn service_of(
         let is_like = |value: &&str| {
             value.len() >= 3 && said.len() >= 3 && (value.contains(said) || said.contains(value))
         };
-        let like: BTreeSet<&str> = all().filter(|value| is_like(&value)).collect();
+        let like: BTreeSet<&str> = all().filter(is_like).collect();
         if !like.is_empty() {
             let names: Vec<String> = like.into_iter().map(str::to_owned).collect();
             assumptions.push(format!(

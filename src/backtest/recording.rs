@@ -184,7 +184,7 @@ impl Gathering {
         };
         let mut known: HashMap<&str, usize> = HashMap::new();
         let mut reader = Reader::new(text);
-        while let Some(line) = reader.next() {
+        for line in reader.by_ref() {
             let sample = match line.map_err(wrong)? {
                 Line::Sample(sample) => sample,
                 Line::Type { family, kind } => {

@@ -11,8 +11,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::harm::Point;
 use super::labels::Truth;
-use super::replay::{Point, Replay};
+use super::replay::Replay;
 use crate::model::Outcome;
 use crate::model::time::rfc3339_option;
 
