@@ -24,10 +24,12 @@
 //!
 //! # At the start
 //!
-//! Judging begins when the deployment started. The candidate's first `warmUp` is no evidence
-//! for the comparison, except for damage far beyond any warm-up: a second test with ten
-//! percentage points of extra tolerance watches from the first block on, so that a crash
-//! fails at once.
+//! Judging begins when the deployment started. No pass rests on an instance's first `warmUp`. A
+//! fail may: everything counts from the first block on, and a difference fails when it stays,
+//! which is when a warm-up with a time constant of up to three times `warmUp` explains it less well
+//! than a lasting difference. Besides, a second test with ten percentage points of extra
+//! tolerance, fading over the warm-up, watches from the first block on, so that a crash fails at
+//! once. `warmUp: 0s` says that nothing warms up: then a difference fails when it is shown.
 //!
 //! # How errors are shared out
 //!

@@ -44,8 +44,8 @@ pub struct CohortParams {
     pub pace_min: f64,
     /// The variance of independent requests.
     pub variance: Variance,
-    /// The dispersion between whole instances that is believed before any is seen, and how many
-    /// degrees of freedom that belief is worth.
+    /// How many degrees of freedom what is assumed of the dispersion between whole instances is
+    /// worth; see [`Cohort::assume`].
     pub prior_freedom: f64,
 }
 
@@ -219,7 +219,7 @@ impl Cohort {
     }
 
     /// Says that the baseline's instances can't be told apart: its dispersion is then that over
-    /// time, and `spread` (a dispersion) is assumed between instances.
+    /// time, and what [`Cohort::assume`] says is assumed between instances.
     pub fn not_told_apart(&mut self) {
         self.is_told_apart = false;
     }

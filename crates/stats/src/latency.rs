@@ -466,7 +466,7 @@ impl At {
         let z = normal_quantile_upper(self.share);
         let density = (-0.5 * z * z).exp() / std::f64::consts::TAU.sqrt();
         let per_shift = self.slope / density;
-        if !(per_shift > 0.0) {
+        if per_shift.is_nan() || per_shift <= 0.0 {
             return 0.0;
         }
         let probit = |share: f64| -normal_quantile_upper(share);

@@ -107,8 +107,7 @@ pub struct RateBlock<'a> {
     pub candidate: &'a [Young],
     /// The baseline's instances.
     pub baseline: &'a [Settled],
-    /// Whether the blocks come from the same time; a baseline of another time has the events of
-    /// that time.
+    /// The minute it ended in; blocks of one minute are counted together where minutes matter.
     pub minute: i64,
 }
 
