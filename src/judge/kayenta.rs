@@ -296,7 +296,12 @@ fn sentence(judgement: &Judgement, pairs: &[Pair<'_>], config: &KayentaCheck) ->
     match judgement.zeroed {
         Some(Zeroed::Critical(at)) => {
             let critical = pairs.get(at).map(name).unwrap_or_default();
-            format!("score 0, because the critical metric {critical} doesn't pass{failed}.")
+            let found = judgement.metrics.get(at).map(|found| found.class);
+            let why = match found {
+                Some(Class::NoData | Class::NoDataFail) => "has no data",
+                _ => "doesn't pass",
+            };
+            format!("score 0, because the critical metric {critical} {why}{failed}.")
         }
         Some(Zeroed::NoData) => {
             "score 0, because half of the metrics or more have no data.".to_owned()

@@ -33,7 +33,8 @@ pub(crate) struct Line {
     pub(crate) points: Points,
 }
 
-/// The points asked for: multiples of `step_ms` after `after_ms`, up to `end_ms`.
+/// The points asked for: multiples of `step_ms` after `after_ms`, up to `end_ms`, which are
+/// multiples as well.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Span {
     pub(crate) after_ms: i64,
@@ -55,9 +56,10 @@ pub(crate) struct Sides {
 impl Span {
     /// The points of a rollout up to `end_ms`, the warm-up left out.
     pub(crate) fn of(context: &Context<'_>, step_ms: i64, end_ms: i64) -> Span {
+        let whole = |ms: i64| ms.div_euclid(step_ms) * step_ms;
         Span {
-            after_ms: context.from_ms + context.gate.warm_up_ms,
-            end_ms: end_ms.div_euclid(step_ms) * step_ms,
+            after_ms: whole(context.from_ms + context.gate.warm_up_ms),
+            end_ms: whole(end_ms),
             step_ms,
         }
     }
@@ -258,7 +260,13 @@ impl Asked<'_, '_> {
                 self.warnings.push(warning);
             }
         }
-        read(answer.value)
+        let mut lines = read(answer.value)?;
+        for line in &mut lines {
+            // Not every engine leaves the begin of a range out.
+            line.points
+                .retain(|at, _| *at > span.after_ms && *at <= span.end_ms);
+        }
+        Ok(lines)
     }
 }
 

@@ -39,6 +39,9 @@ pub(crate) const SEED: u64 = 0;
 /// Above this correlation of neighbours a test that takes them for independent is doubtful.
 const CORRELATED: f64 = 0.3;
 
+/// Above this one it is for the sequential test too, which allows for less.
+const VERY_CORRELATED: f64 = 0.85;
+
 /// An answer and what is to be said of it.
 struct Said {
     verdict: Outcome,
@@ -90,6 +93,17 @@ async fn sequential(
     let sides = lines::both(context, &[&series.expr], span, series.against).await?;
     let (mine, theirs) = one_each(&sides, evidence)?;
     let pairs = paired(mine, theirs);
+    let correlation = correlation(&pairs);
+    if correlation > VERY_CORRELATED {
+        let share = words::ratio(correlation);
+        warn(
+            evidence,
+            format!(
+                "neighbouring points resemble each other very much (correlation {share}): false \
+                 alarms may be more than the gate says; a longer step helps"
+            ),
+        );
+    }
     let newest = mine.keys().next_back().copied().unwrap_or(i64::MIN);
     let mut test = Both::new(series);
     for (mine, theirs) in &pairs {

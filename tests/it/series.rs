@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 use slogate_series::{Labels, Sample, Series, Value};
 
-use crate::harness::{Daemon, Setup, remote_write, until};
+use crate::harness::{Daemon, Setup, peers, remote_write, until};
 
 const LIMIT: Duration = Duration::from_secs(90);
 
@@ -95,35 +95,23 @@ fn decided(daemon: &Daemon, gate: &str, app: &str) -> Json {
     })
 }
 
-#[test]
-fn queries_and_canary_configs_judge_what_has_no_requests() {
-    let dir = tempfile::tempdir().unwrap();
-    let daemon = Setup::in_dir(dir.path()).policy(GATES).start();
-    let now_ms = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap()
-        .as_millis() as i64;
+/// The gauges of a release that needs as much as the one before, and of one that needs half more.
+fn both_releases(now_ms: i64) -> Vec<Series> {
     let began_ms = now_ms - BEGAN_MS;
     let mut series = Vec::new();
     for (app, level) in [("frugal", 200.0), ("greedy", 300.0)] {
         series.extend(memory(app, "1.0", 200.0, began_ms - 1_800_000, now_ms));
         series.extend(memory(app, "2.0", level, began_ms, now_ms));
     }
-    let url = daemon.api("/api/v1/write");
-    for body in remote_write::requests(&series) {
-        let reply = remote_write::post(&url, body);
-        assert!(
-            reply.status / 100 == 2,
-            "{}: {}",
-            reply.status,
-            reply.text()
-        );
-    }
+    series
+}
+
+fn are_judged_right(daemon: &Daemon, now_ms: i64) {
     for (app, expected) in [("frugal", "pass"), ("greedy", "fail")] {
-        announce(&daemon, app, began_ms);
-        let early = decided(&daemon, "early", app);
+        announce(daemon, app, now_ms - BEGAN_MS);
+        let early = decided(daemon, "early", app);
         assert_eq!(early["verdict"], expected, "{early:#}");
-        let canary = decided(&daemon, "kayenta", app);
+        let canary = decided(daemon, "kayenta", app);
         assert_eq!(canary["verdict"], expected, "{canary:#}");
     }
     let canary = daemon.gate("kayenta", "greedy", "2.0");
@@ -132,4 +120,56 @@ fn queries_and_canary_configs_judge_what_has_no_requests() {
     let early = daemon.gate("early", "greedy", "2.0");
     let said = early["checks"][0]["message"].as_str().unwrap();
     assert!(said.starts_with("memory: 301 against 201 on 1.0"), "{said}");
+}
+
+fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    i64::try_from(since.unwrap().as_millis()).unwrap()
+}
+
+#[test]
+fn queries_and_canary_configs_judge_what_has_no_requests() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Setup::in_dir(dir.path()).policy(GATES).start();
+    let now_ms = now_ms();
+    let url = daemon.api("/api/v1/write");
+    for body in remote_write::requests(&both_releases(now_ms)) {
+        let reply = remote_write::post(&url, body);
+        assert!(
+            reply.status / 100 == 2,
+            "{}: {}",
+            reply.status,
+            reply.text()
+        );
+    }
+    are_judged_right(&daemon, now_ms);
+}
+
+/// Engines differ in where a range begins and in what they make of one at the top of a query.
+#[test]
+fn every_engine_has_the_same_points() {
+    for program in [peers::prometheus(), peers::victoria_metrics()]
+        .into_iter()
+        .flatten()
+    {
+        let dir = tempfile::tempdir().unwrap();
+        let peer = program.start(&dir.path().join("peer"), "", &[]);
+        let now_ms = now_ms() - 2_000;
+        peer.write(&both_releases(now_ms));
+        // Some engines show what they took only after a while, and a canary is judged once.
+        until("the series to be shown", LIMIT, || {
+            let shown = peer.value("count(last_over_time(memory_mib[5m]))")?;
+            (shown == 8.0).then_some(())
+        });
+        let settings = dir.path().join("slogate.yaml");
+        let url = peer.url("");
+        let text =
+            format!("source: {{ kind: prometheus, url: '{url}', observeVersions: false }}\n");
+        std::fs::write(&settings, text).unwrap();
+        let daemon = Setup::in_dir(&dir.path().join("slogate"))
+            .policy(GATES)
+            .set("CONFIG", settings.to_str().unwrap())
+            .start();
+        are_judged_right(&daemon, now_ms);
+    }
 }
