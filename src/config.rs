@@ -99,6 +99,8 @@ pub struct IngestSettings {
     pub flush_interval_ms: i64,
     /// Request series a service may have.
     pub series_per_service: usize,
+    /// Instances of a version that are counted apart.
+    pub instances_per_version: usize,
     /// Series a service's own metrics may have.
     pub metric_series_per_service: usize,
     /// Remote-written series a job without a service may have.
@@ -233,6 +235,7 @@ impl Config {
             ingest: IngestSettings {
                 flush_interval_ms: reader.duration_ms("ingest.flushInterval"),
                 series_per_service: reader.count("ingest.seriesPerService"),
+                instances_per_version: reader.count("ingest.instancesPerVersion"),
                 metric_series_per_service: reader.count("ingest.metricSeriesPerService"),
                 metric_series_per_job: reader.count("ingest.metricSeriesPerJob"),
                 version_idle_ms: reader.duration_ms("ingest.versionIdle"),

@@ -80,6 +80,8 @@ pub struct IngestOptions {
     pub services_max: usize,
     /// Versions, environments and digests of one service; further ones become `other`.
     pub versions_per_service: usize,
+    /// Instances of a version that are counted apart; further ones are `other`, none for 0.
+    pub instances_per_version: usize,
     /// Resources remembered; others are read again with each request.
     pub resources_max: usize,
     /// A version not seen for this long stops being written, in ms.
@@ -104,6 +106,7 @@ impl Default for IngestOptions {
             metric_series_per_job: 200_000,
             services_max: 10_000,
             versions_per_service: 500,
+            instances_per_version: 64,
             resources_max: 20_000,
             quiet_ms: 5 * 60_000,
             idle_ms: 60 * 60_000,
@@ -169,6 +172,7 @@ impl Ingest {
         let directory = Directory::new(Limits {
             services: options.services_max,
             versions_per_service: options.versions_per_service,
+            instances_per_version: options.instances_per_version,
             sources: options.resources_max,
         });
         let cells = Cells::default();
@@ -468,7 +472,7 @@ impl Ingest {
 /// Adds an addition of an earlier process to its cell.
 fn replay(directory: &Directory, cells: &Cells, entry: Replayed, now_ms: i64) {
     let name = match entry.kind {
-        CellKind::Span => entry.labels.get("service_name"),
+        CellKind::Span | CellKind::Instance => entry.labels.get("service_name"),
         CellKind::Edge => entry.labels.get("client"),
         _ => None,
     };

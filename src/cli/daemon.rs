@@ -470,6 +470,7 @@ fn ingest_options(config: &Config, dir: &Path) -> IngestOptions {
         journal_dir: Some(dir.join("ingest")),
         interval_ms: config.ingest.flush_interval_ms,
         span_series_per_service: config.ingest.series_per_service,
+        instances_per_version: config.ingest.instances_per_version,
         metric_series_per_service: config.ingest.metric_series_per_service,
         metric_series_per_job: config.ingest.metric_series_per_job,
         idle_ms: config.ingest.version_idle_ms,

@@ -116,6 +116,16 @@ pub const SETTINGS: &[Setting] = &[
         doc: "Request series one service may have; over it, new span names fold into `other`.",
     },
     Setting {
+        key: "ingest.instancesPerVersion",
+        env: "SLOGATE_INGEST_INSTANCES_PER_VERSION",
+        flag: "ingest-instances-per-version",
+        kind: Kind::count(0, 10_000),
+        default: Some("64"),
+        doc: "Instances of a version whose requests are counted apart, so that a bad node is \
+              told from a bad version; further ones are counted together as `other`. 0 counts \
+              none apart.",
+    },
+    Setting {
         key: "ingest.metricSeriesPerService",
         env: "SLOGATE_INGEST_METRIC_SERIES_PER_SERVICE",
         flag: "ingest-metric-series-per-service",

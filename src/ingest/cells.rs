@@ -34,6 +34,8 @@ use super::tally::{Tally, empty_histogram};
 pub(super) enum CellKind {
     /// Spans of one operation.
     Span,
+    /// Requests that one instance of a version answered.
+    Instance,
     /// Requests from one service version to another.
     Edge,
     /// Log records.
@@ -115,6 +117,10 @@ fn metrics_of(kind: CellKind) -> (&'static [&'static str], &'static [&'static st
             &["traces_span_metrics_calls_total"],
             &["traces_span_metrics_duration_seconds"],
         ),
+        CellKind::Instance => (
+            &["slogate_instance_requests_total"],
+            &["slogate_instance_duration_seconds"],
+        ),
         CellKind::Edge => (
             &[
                 "traces_service_graph_request_total",
@@ -140,6 +146,7 @@ impl CellKind {
             CellKind::Logs => 3,
             CellKind::Items => 4,
             CellKind::Folded => 5,
+            CellKind::Instance => 6,
         }
     }
 
@@ -151,6 +158,7 @@ impl CellKind {
             CellKind::Logs,
             CellKind::Items,
             CellKind::Folded,
+            CellKind::Instance,
         ]
         .into_iter()
         .find(|kind| kind.code() == code)
@@ -159,6 +167,7 @@ impl CellKind {
     fn budget(self, service: &Service) -> Option<&AtomicUsize> {
         match self {
             CellKind::Span => Some(&service.span_cells),
+            CellKind::Instance => Some(&service.instance_cells),
             CellKind::Edge => Some(&service.edge_cells),
             _ => None,
         }
@@ -202,7 +211,7 @@ impl Cell {
 impl State {
     fn floats(&self, kind: CellKind) -> [f64; 2] {
         match kind {
-            CellKind::Span => [self.total.times[0].count, 0.0],
+            CellKind::Span | CellKind::Instance => [self.total.times[0].count, 0.0],
             _ => [self.total.count, self.total.failed],
         }
     }

@@ -10,6 +10,9 @@
 //! - `deployment.environment` is read where `deployment.environment.name` is missing.
 //! - A service with more versions, environments and digests than its limit: further ones are
 //!   taken under the version `other`, and counted as folded.
+//! - An instance is named by `service.instance.id`, else by `k8s.pod.name`, else by `host.name`.
+//!   A version with more instances than its limit: further ones are the instance `other`, as are
+//!   resources without a name beside others that have one. One not seen for long frees its place.
 //! - A digest comes from `container.image.repo_digests` (the part behind `@`) or
 //!   `oci.manifest.digest`. `container.image.id` counts as artifact identity, but it is the
 //!   digest of the image's configuration, not of its manifest, so it names no artifact.
@@ -23,6 +26,7 @@ use parking_lot::Mutex;
 use slogate_series::Labels;
 use slogate_wire::WireError;
 use slogate_wire::otlp::{AnyValue, Resource};
+use smallvec::SmallVec;
 
 use crate::model::{Digest, ObservedVersion, Target};
 
@@ -45,6 +49,7 @@ pub(super) struct Service {
     pub(super) name: Arc<str>,
     pub(super) span_cells: AtomicUsize,
     pub(super) edge_cells: AtomicUsize,
+    pub(super) instance_cells: AtomicUsize,
     pub(super) metric_series: AtomicUsize,
     identities: AtomicUsize,
 }
@@ -64,6 +69,17 @@ pub(super) struct Identity {
     seen: AtomicBool,
     /// Accumulators found by (kind, status, name), so that labels are built once.
     pub(super) spans: Mutex<HashTable<SpanCell>>,
+    /// By name; [`OTHER`] stands for those over the limit.
+    instances: Mutex<HashMap<Arc<str>, Arc<Instance>>>,
+}
+
+/// One instance of a version.
+#[derive(Debug)]
+pub(super) struct Instance {
+    pub(super) name: Arc<str>,
+    seen_ms: AtomicI64,
+    /// Its accumulators by kind and status: there are few.
+    pub(super) cells: Mutex<SmallVec<[(u8, u8, Arc<Cell>); 2]>>,
 }
 
 /// An entry of [`Identity::spans`].
@@ -82,6 +98,8 @@ pub(super) struct Source {
     raw: Box<[u8]>,
     /// `None` for a resource without `service.name`.
     pub(super) identity: Option<Arc<Identity>>,
+    /// `None` for a resource that names no instance.
+    pub(super) instance: Option<Arc<Instance>>,
     /// Who pays for the source's metric series: its service, or one account for all resources
     /// without one.
     pub(super) account: Arc<Service>,
@@ -121,6 +139,7 @@ pub(super) struct Account {
 pub(super) struct Limits {
     pub(super) services: usize,
     pub(super) versions_per_service: usize,
+    pub(super) instances_per_version: usize,
     pub(super) sources: usize,
 }
 
@@ -144,6 +163,7 @@ impl Service {
             name,
             span_cells: AtomicUsize::new(0),
             edge_cells: AtomicUsize::new(0),
+            instance_cells: AtomicUsize::new(0),
             metric_series: AtomicUsize::new(0),
             identities: AtomicUsize::new(0),
         }
@@ -156,6 +176,35 @@ impl Identity {
         self.hasher.hash_one((kind, status, name))
     }
 
+    /// The instance called `name`, made where `limit` allows; else the one for all others.
+    fn instance(&self, name: &Arc<str>, limit: usize, now_ms: i64) -> Arc<Instance> {
+        let mut instances = self.instances.lock();
+        if let Some(instance) = instances.get(name) {
+            return instance.clone();
+        }
+        let own = instances.keys().filter(|known| ***known != *OTHER).count();
+        let name = if own < limit {
+            name.clone()
+        } else {
+            word(OTHER)
+        };
+        let new = || Arc::new(Instance::new(name.clone(), now_ms));
+        instances.entry(name.clone()).or_insert_with(new).clone()
+    }
+
+    /// The instance that stands for all that have no place or no name of their own; `None` where
+    /// no instance has a name.
+    pub(super) fn other_instance(&self, now_ms: i64) -> Option<Arc<Instance>> {
+        let mut instances = self.instances.lock();
+        if instances.is_empty() {
+            return None;
+        }
+        let new = || Arc::new(Instance::new(word(OTHER), now_ms));
+        let other = instances.entry(word(OTHER)).or_insert_with(new);
+        other.seen_ms.fetch_max(now_ms, Ordering::Relaxed);
+        Some(other.clone())
+    }
+
     pub(super) fn touch(&self, now_ms: i64) {
         self.last_seen_ms.fetch_max(now_ms, Ordering::Relaxed);
         self.seen.store(true, Ordering::Release);
@@ -163,6 +212,16 @@ impl Identity {
 
     pub(super) fn last_seen_ms(&self) -> i64 {
         self.last_seen_ms.load(Ordering::Relaxed)
+    }
+}
+
+impl Instance {
+    fn new(name: Arc<str>, now_ms: i64) -> Self {
+        Instance {
+            name,
+            seen_ms: AtomicI64::new(now_ms),
+            cells: Mutex::default(),
+        }
     }
 }
 
@@ -200,12 +259,17 @@ impl Directory {
             },
         };
         let account = identity.as_ref().map(|identity| identity.service.clone());
+        let limit = self.limits.instances_per_version;
+        let named = identity.as_ref().zip(facts.instance.as_ref());
+        let named = named.filter(|(identity, _)| limit > 0 && !identity.folded);
+        let instance = named.map(|(identity, name)| identity.instance(name, limit, now_ms));
         let source = Arc::new(Source {
             raw: raw.into(),
             account: account.unwrap_or_else(|| self.nameless.clone()),
             has_artifact: facts.has_artifact,
             labels: ResourceLabels::read(resource)?,
             identity,
+            instance,
             metrics: Mutex::default(),
             seen_ms: AtomicI64::new(now_ms),
             coverage: Mutex::default(),
@@ -309,6 +373,7 @@ impl Directory {
             last_seen_ms: AtomicI64::new(now_ms),
             seen: AtomicBool::new(false),
             spans: Mutex::default(),
+            instances: Mutex::default(),
         });
         identities.insert(key, identity.clone());
         Ok(identity)
@@ -358,7 +423,10 @@ impl Directory {
         let known = identities.len();
         identities.retain(|_, identity| {
             let keep = identity.last_seen_ms() >= before_ms;
+            let mut instances = identity.instances.lock();
+            instances.retain(|_, one| one.seen_ms.load(Ordering::Relaxed) >= before_ms);
             if !keep {
+                instances.clear();
                 identity.spans.lock().clear();
                 identity.service.identities.fetch_sub(1, Ordering::Relaxed);
             }
@@ -369,6 +437,7 @@ impl Directory {
             service.identities.load(Ordering::Relaxed) > 0
                 || service.span_cells.load(Ordering::Relaxed) > 0
                 || service.edge_cells.load(Ordering::Relaxed) > 0
+                || service.instance_cells.load(Ordering::Relaxed) > 0
                 || service.metric_series.load(Ordering::Relaxed) > 0
         });
         self.jobs
@@ -427,6 +496,9 @@ impl Source {
         if let Some(identity) = &self.identity {
             identity.touch(now_ms);
         }
+        if let Some(instance) = &self.instance {
+            instance.seen_ms.fetch_max(now_ms, Ordering::Relaxed);
+        }
     }
 }
 
@@ -476,13 +548,14 @@ struct Facts {
     version: Option<Arc<str>>,
     environment: Option<Arc<str>>,
     digest: Option<Arc<str>>,
+    instance: Option<Arc<str>>,
     has_artifact: bool,
 }
 
 impl Facts {
     fn read(resource: &Resource<'_>) -> Result<Self, WireError> {
         let mut facts = Facts::default();
-        let mut old_environment = None;
+        let (mut old_environment, mut pod, mut host) = (None, None, None);
         for attribute in resource.attributes() {
             let attribute = attribute?;
             let text = attribute.value.as_str().and_then(label_text);
@@ -491,6 +564,9 @@ impl Facts {
                 "service.version" => facts.version = text,
                 "deployment.environment.name" => facts.environment = text,
                 "deployment.environment" => old_environment = text,
+                "service.instance.id" => facts.instance = text,
+                "k8s.pod.name" => pod = text,
+                "host.name" => host = text,
                 "container.image.repo_digests" => {
                     if let Some(digest) = first_digest(&attribute.value)? {
                         facts.digest = Some(digest);
@@ -502,6 +578,7 @@ impl Facts {
             }
         }
         facts.environment = facts.environment.or(old_environment);
+        facts.instance = facts.instance.or(pod).or(host);
         facts.has_artifact |= facts.version.is_some() || facts.digest.is_some();
         Ok(facts)
     }

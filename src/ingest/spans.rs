@@ -13,6 +13,11 @@
 //!   hex digits, or that would keep nothing, counts as 1 and is reported in the statistics.
 //! - Unknown kinds read as `SPAN_KIND_UNSPECIFIED`, unknown status codes as
 //!   `STATUS_CODE_UNSET`.
+//! - What a version answers (server and consumer spans) is counted by instance too, in series of
+//!   its own without span names: the series of requests, and all that is asked of them, stay as
+//!   they are however many instances come and go. Every such span of a version that names
+//!   instances counts for one of them, so that they add up to the version: what has no place of
+//!   its own, for the limit or the budget, counts for the instance `other`.
 //! - Over the service's budget, new span names become `other`; at twice the budget the kind
 //!   does too. What exists is kept. One request's distinct names are bounded as well.
 
@@ -20,14 +25,16 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hashbrown::{DefaultHashBuilder, HashTable};
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use slogate_series::Labels;
 use slogate_wire::WireError;
 use slogate_wire::otlp::{Span, TracesRequest};
 
 use super::cells::{Cell, CellKind, Cells, SpanExemplar};
 use super::edges::{Half, Side, half_of};
-use super::identity::{Directory, Identity, OTHER, Source, SpanCell, cut, labels_of, word};
+use super::identity::{
+    Directory, Identity, Instance, OTHER, Source, SpanCell, cut, labels_of, word,
+};
 use super::outcome::{Counters, Reason, Rejections};
 use super::tally::{Gathering, Pages, Tally};
 
@@ -42,6 +49,9 @@ const KINDS: [&str; 6] = [
     "SPAN_KIND_PRODUCER",
     "SPAN_KIND_CONSUMER",
 ];
+
+/// The kinds of spans by which a service answers requests.
+const ANSWERS: [u8; 2] = [2, 5];
 
 /// A kind that was folded.
 const KIND_OTHER: u8 = KINDS.len() as u8;
@@ -233,9 +243,13 @@ impl<'a> Reduced<'a> {
         now_ms: i64,
         additions: &mut Vec<Addition>,
     ) {
+        // What was answered, by source, kind and status.
+        let mut answered: HashMap<(u32, u8, u8), (Arc<Cell>, Tally)> = HashMap::new();
         for slot in &self.slots {
             let source = self.sources.get(slot.source as usize);
-            let Some(identity) = source.and_then(|(source, _)| source.identity.as_ref()) else {
+            let Some((source, identity)) =
+                source.and_then(|(source, _)| Some((source, source.identity.as_ref()?)))
+            else {
                 continue;
             };
             let place = Place {
@@ -253,12 +267,25 @@ impl<'a> Reduced<'a> {
             );
             let mut delta = Tally::default();
             delta.times[0] = slot.durations.times(&self.pages);
+            if ANSWERS.contains(&slot.kind) {
+                let key = (slot.source, slot.kind, slot.status);
+                if let Some((_, sum)) = answered.get_mut(&key) {
+                    sum.add(&delta);
+                } else if let Some(cell) = place.instance_cell(source, slot.kind, slot.status) {
+                    answered.insert(key, (cell, delta.clone()));
+                }
+            }
             additions.push(Addition {
                 cell,
                 delta,
                 slowest: slot.exemplar(now_ms),
             });
         }
+        additions.extend(answered.into_values().map(|(cell, delta)| Addition {
+            cell,
+            delta,
+            slowest: None,
+        }));
     }
 }
 
@@ -330,6 +357,40 @@ impl Place<'_> {
             .unwrap_or_else(|| self.make(kind, status, word(OTHER)))
     }
 
+    /// The cell of the instance that answered; `None` where the version names no instances.
+    fn instance_cell(&self, source: &Source, kind: u8, status: u8) -> Option<Arc<Cell>> {
+        let Some(instance) = &source.instance else {
+            let other = self.identity.other_instance(self.now_ms)?;
+            return Some(self.cell_of(&other, kind, status));
+        };
+        if let Some(cell) = known_of(instance, kind, status) {
+            return Some(cell);
+        }
+        let used = &self.identity.service.instance_cells;
+        if used.load(Ordering::Relaxed) < self.budget {
+            return Some(self.cell_of(instance, kind, status));
+        }
+        let other = self.identity.other_instance(self.now_ms)?;
+        Some(self.cell_of(&other, kind, status))
+    }
+
+    fn cell_of(&self, instance: &Instance, kind: u8, status: u8) -> Arc<Cell> {
+        if let Some(cell) = known_of(instance, kind, status) {
+            return cell;
+        }
+        let mut labels = self.identity_labels(kind, status).to_vec();
+        labels.push(("service_instance_id", Some(instance.name.clone())));
+        let service = Some(&self.identity.service);
+        let labels = labels_of(labels);
+        let cell = self
+            .cells
+            .get(CellKind::Instance, labels, service, self.now_ms);
+        let mut known = instance.cells.lock();
+        known.retain(|(_, _, cell)| !cell.is_retired());
+        known.push((kind, status, cell.clone()));
+        cell
+    }
+
     fn known(&self, kind: u8, status: u8, name: &str) -> Option<Arc<Cell>> {
         let hash = self.identity.span_hash(kind, status, name);
         let spans = self.identity.spans.lock();
@@ -370,9 +431,14 @@ impl Place<'_> {
     }
 
     fn labels(&self, kind: u8, status: u8, name: Arc<str>) -> Labels {
+        let own = self.identity_labels(kind, status).into_iter();
+        labels_of(own.chain([("span_name", Some(name))]))
+    }
+
+    fn identity_labels(&self, kind: u8, status: u8) -> [(&'static str, Option<Arc<str>>); 5] {
         let kind = KINDS.get(usize::from(kind)).copied().unwrap_or(OTHER);
         let status = STATUSES.get(usize::from(status)).copied();
-        labels_of([
+        [
             ("service_name", Some(self.identity.service.name.clone())),
             ("service_version", self.identity.version.clone()),
             (
@@ -381,9 +447,15 @@ impl Place<'_> {
             ),
             ("span_kind", Some(word(kind))),
             ("status_code", status.map(word)),
-            ("span_name", Some(name)),
-        ])
+        ]
     }
+}
+
+fn known_of(instance: &Instance, kind: u8, status: u8) -> Option<Arc<Cell>> {
+    let cells = instance.cells.lock();
+    let mut found = cells.iter().filter(|one| (one.0, one.1) == (kind, status));
+    let (_, _, cell) = found.find(|(_, _, cell)| !cell.is_retired())?;
+    Some(cell.clone())
 }
 
 /// The addition that says that `items` lost a label to `other`.

@@ -547,3 +547,115 @@ proptest! {
         prop_assert!(bed.ingest.tick(T0 + 5_000).is_ok());
     }
 }
+
+fn instance(name: &str, version: &str, instance: &str) -> Option<Resource> {
+    resource(&[
+        ("service.name", name),
+        ("service.version", version),
+        ("deployment.environment.name", "production"),
+        ("service.instance.id", instance),
+    ])
+}
+
+/// What each instance counts, by its name and status.
+fn by_instance(bed: &Bed) -> Vec<(String, String, f64)> {
+    let series = bed.series("slogate_instance_requests_total");
+    let all = series.iter().map(|one| {
+        let label = |name: &str| one.labels.get(name).unwrap_or_default().to_owned();
+        let count = number(&one.samples.last().unwrap().value);
+        (label("service_instance_id"), label("status_code"), count)
+    });
+    all.collect()
+}
+
+#[test]
+fn instances_add_up_to_their_version_and_leave_its_series_alone() {
+    let bed = Bed::with(IngestOptions {
+        instances_per_version: 2,
+        ..IngestOptions::default()
+    });
+    let spans = |names: &[&str], status: i32| -> Vec<Span> {
+        names.iter().map(|name| span(name, 1, status)).collect()
+    };
+    // Nothing is said of instances as long as nobody names one.
+    bed.send([spans_of(service("shop", "1"), spans(&["x"], 0))], T0);
+    assert_eq!(bed.ingest.stats().accumulators, 2);
+    for name in ["a", "b", "c", "d"] {
+        let resource = instance("shop", "2", name);
+        bed.send([spans_of(resource, spans(&["x", "y"], 0))], T0);
+    }
+    bed.send([spans_of(instance("shop", "2", "a"), spans(&["x"], 2))], T0);
+    bed.send([spans_of(service("shop", "2"), spans(&["z"], 0))], T0);
+    // A span inside a service is no answer.
+    let mut inside = vec![span("inside", 1, 0)];
+    inside[0].kind = 1;
+    bed.send([spans_of(instance("shop", "2", "a"), inside)], T0);
+    bed.ingest.tick(T0 + 5_000).unwrap();
+    let expected = [
+        ("a", "STATUS_CODE_ERROR", 1.0),
+        ("a", "STATUS_CODE_UNSET", 2.0),
+        ("b", "STATUS_CODE_UNSET", 2.0),
+        ("other", "STATUS_CODE_UNSET", 5.0),
+    ];
+    let expected = expected.map(|(name, status, n)| (name.to_owned(), status.to_owned(), n));
+    assert_eq!(by_instance(&bed), expected);
+    let durations = bed.series("slogate_instance_duration_seconds");
+    let calls = bed.series("traces_span_metrics_calls_total");
+    assert_eq!(durations.len(), expected.len());
+    assert!(
+        calls
+            .iter()
+            .all(|one| one.labels.get("service_instance_id").is_none())
+    );
+    let of_version = calls.iter().filter(|one| {
+        let is = |name: &str, value: &str| one.labels.get(name) == Some(value);
+        is("service_version", "2") && is("span_kind", "SPAN_KIND_SERVER")
+    });
+    let total: f64 = of_version
+        .map(|one| number(&one.samples.last().unwrap().value))
+        .sum();
+    assert_eq!(total, 10.0);
+}
+
+/// A pod that is gone frees its place for the next, and its series end.
+#[test]
+fn an_instance_that_is_gone_makes_room() {
+    let bed = Bed::with(IngestOptions {
+        instances_per_version: 1,
+        idle_ms: 60_000,
+        quiet_ms: 20_000,
+        ..IngestOptions::default()
+    });
+    let answer = |name: &str| [spans_of(instance("shop", "1", name), vec![span("x", 1, 0)])];
+    bed.send(answer("a"), T0);
+    bed.ingest.tick(T0 + 5_000).unwrap();
+    bed.ingest.tick(T0 + 200_000).unwrap();
+    bed.send(answer("b"), T0 + 201_000);
+    bed.ingest.tick(T0 + 205_000).unwrap();
+    let names: Vec<_> = by_instance(&bed).into_iter().map(|one| one.0).collect();
+    assert_eq!(names, ["a", "b"]);
+    let series = bed.series("slogate_instance_requests_total");
+    assert!(series[0].samples.last().unwrap().value.is_stale());
+}
+
+/// Over the service's budget an instance's first error is not lost: it counts for `other`.
+#[test]
+fn over_the_budget_instances_still_add_up() {
+    let bed = Bed::with(IngestOptions {
+        span_series_per_service: 1,
+        ..IngestOptions::default()
+    });
+    let answer = |status: i32| {
+        [spans_of(
+            instance("shop", "1", "a"),
+            vec![span("x", 1, status)],
+        )]
+    };
+    bed.send(answer(0), T0);
+    bed.send(answer(2), T0);
+    bed.ingest.tick(T0 + 5_000).unwrap();
+    let found = by_instance(&bed);
+    let total: f64 = found.iter().map(|(_, _, count)| count).sum();
+    assert_eq!((found.len(), total), (2, 2.0), "{found:?}");
+    assert_eq!(found[1].0, "other");
+}
