@@ -3,7 +3,11 @@
 //! Two versions serve side by side for half an hour, a sample every five seconds. A span series
 //! is a counter and a native histogram with some 40 buckets, as ingest writes them for each
 //! operation and status. An iteration judges many deployments, one after another; the evaluator
-//! and the statistics start from nothing every time, as they do in the daemon.
+//! and the statistics start from nothing every time.
+//!
+//! `watch` is what the daemon does: a watcher over a thousand rollouts, each with a gate of ten
+//! checks, looks at all of them every ten seconds and goes on from what it has kept. Its figure
+//! is CPU time per round, and beside it stands that of judging from scratch.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -11,10 +15,15 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use slogate::config::QuerySettings;
-use slogate::judge::{Subject, judge};
-use slogate::model::{Artifact, Deployment, DeploymentId, Origin, Outcome, Phase, Target};
-use slogate::policy;
-use slogate::source::EmbeddedSource;
+use slogate::deploy::{self, Deployments, DeploymentsOptions};
+use slogate::judge::{Subject, Watcher, WatcherOptions, WatcherParts, judge};
+use slogate::ledger::Ledger;
+use slogate::model::{
+    Artifact, Clock, Deployment, DeploymentId, ManualClock, Origin, Outcome, Phase, Target,
+};
+use slogate::policy::{self, PolicySet};
+use slogate::record::Records;
+use slogate::source::{EmbeddedSource, Sources};
 use slogate_series::{Buckets, Histogram, Labels};
 use slogate_tsdb::{Batch, FloatRow, HistogramRow, Options, SeriesRef, Store};
 use tokio::runtime::Runtime;
@@ -49,16 +58,7 @@ fn filled(services: usize, span_series: usize) -> Arc<Store> {
         for version in ["1", "2"] {
             all.extend((0..span_series).map(|at| one(&store, service, version, at)));
         }
-        tagged.push(series(
-            &store,
-            &[
-                ("__name__", "slogate_observability_items_total"),
-                ("service_name", &name(service)),
-                ("deployment_environment_name", "production"),
-                ("signal", "spans"),
-                ("artifact_identity", "true"),
-            ],
-        ));
+        tagged.push(coverage(&store, service));
     }
     for step in 1..=STEPS {
         let batch = samples(&all, &tagged, step);
@@ -67,6 +67,24 @@ fn filled(services: usize, span_series: usize) -> Arc<Store> {
         assert_eq!(report.expect("no log to fail").accepted, rows as u64);
     }
     Arc::new(store)
+}
+
+fn coverage(store: &Store, service: usize) -> SeriesRef {
+    let labels = [
+        ("__name__", "slogate_observability_items_total"),
+        ("service_name", &name(service)),
+        ("deployment_environment_name", "production"),
+        ("signal", "spans"),
+        ("artifact_identity", "true"),
+    ];
+    series(store, &labels)
+}
+
+fn status(is_error: bool) -> &'static str {
+    match is_error {
+        true => "STATUS_CODE_ERROR",
+        false => "STATUS_CODE_UNSET",
+    }
 }
 
 fn name(service: usize) -> String {
@@ -84,11 +102,6 @@ fn one(store: &Store, service: usize, version: &str, at: usize) -> SpanSeries {
     let service = name(service);
     let operation = format!("GET /api/v1/route-{}", at / 5);
     let of = |metric: &str| {
-        let status = if is_error {
-            "STATUS_CODE_ERROR"
-        } else {
-            "STATUS_CODE_UNSET"
-        };
         let labels = [
             ("__name__", metric),
             ("service_name", service.as_str()),
@@ -96,7 +109,7 @@ fn one(store: &Store, service: usize, version: &str, at: usize) -> SpanSeries {
             ("deployment_environment_name", "production"),
             ("span_kind", "SPAN_KIND_SERVER"),
             ("span_name", &operation),
-            ("status_code", status),
+            ("status_code", status(is_error)),
         ];
         series(store, &labels)
     };
@@ -204,12 +217,211 @@ fn judgements(c: &mut Criterion) {
     group.finish();
 }
 
+/// Six comparing checks, one of coverage, three queries.
+const TEN_CHECKS: &str = r#"
+apiVersion: slogate.dev/v1
+kind: Gate
+metadata: { name: ten }
+spec:
+  # Never done, so that every round looks at every rollout.
+  soak: 59m
+  checks:
+    - name: errors
+      compare: { sli: requests.errorRatio }
+    - name: many-errors
+      compare: { sli: requests.errorRatio, worseBy: { relative: 50% } }
+    - name: p50
+      compare: { sli: requests.duration, quantile: 0.5 }
+    - name: p90
+      compare: { sli: requests.duration, quantile: 0.9 }
+    - name: p95
+      compare: { sli: requests.duration, quantile: 0.95 }
+    - name: p99
+      compare: { sli: requests.duration, quantile: 0.99 }
+    - name: tagged
+      coverage: { atLeast: 95% }
+    - name: rate
+      query: sum(rate(traces_span_metrics_calls_total{service_name="$service", service_version="$version"}[1m]))
+      above: 0
+    - name: share
+      query: sum(rate(traces_span_metrics_calls_total{service_name="$service", service_version="$version", status_code="STATUS_CODE_ERROR"}[5m])) / sum(rate(traces_span_metrics_calls_total{service_name="$service", service_version="$version"}[5m]))
+      below: 0.5
+    - name: slow
+      query: histogram_quantile(0.99, sum(rate(traces_span_metrics_duration_seconds{service_name="$service", service_version="$version"}[5m])))
+      below: 10
+"#;
+
+const ROLLOUTS: usize = 1_000;
+
+/// How long the rollouts have gone on when the watcher is looked at, in steps: ten minutes.
+const WATCHED_STEPS: i64 = 120;
+
+/// What a watcher watches.
+struct Watched {
+    store: Arc<Store>,
+    all: Vec<SpanSeries>,
+    tagged: Vec<SeriesRef>,
+    step: i64,
+}
+
+impl Watched {
+    /// Six span series for each version, and three instances of each with two statuses.
+    fn new() -> Self {
+        let (store, _) = Store::open(Options::default(), T0_MS).expect("an empty store opens");
+        let (mut all, mut tagged) = (Vec::new(), Vec::new());
+        for service in 0..ROLLOUTS {
+            for version in ["1", "2"] {
+                all.extend((0..6).map(|at| one(&store, service, version, at)));
+                for instance in ["a", "b", "c"] {
+                    all.extend(
+                        (3..5).map(|at| instance_of(&store, service, version, instance, at)),
+                    );
+                }
+            }
+            tagged.push(coverage(&store, service));
+        }
+        let mut watched = Watched {
+            store: Arc::new(store),
+            all,
+            tagged,
+            step: 0,
+        };
+        for _ in 0..WATCHED_STEPS {
+            watched.tick();
+        }
+        watched
+    }
+
+    /// Five seconds of traffic; when that is.
+    fn tick(&mut self) -> i64 {
+        self.step += 1;
+        let now_ms = T0_MS + self.step * STEP_MS;
+        let batch = samples(&self.all, &self.tagged, self.step);
+        self.store.append(&batch, now_ms).expect("no log to fail");
+        now_ms
+    }
+}
+
+fn instance_of(
+    store: &Store,
+    service: usize,
+    version: &str,
+    instance: &str,
+    at: usize,
+) -> SpanSeries {
+    let is_error = at % 5 == 4;
+    let service = name(service);
+    let of = |metric: &str| {
+        let labels = [
+            ("__name__", metric),
+            ("service_name", service.as_str()),
+            ("service_version", version),
+            ("service_instance_id", instance),
+            ("deployment_environment_name", "production"),
+            ("span_kind", "SPAN_KIND_SERVER"),
+            ("status_code", status(is_error)),
+        ];
+        series(store, &labels)
+    };
+    SpanSeries {
+        calls: of("slogate_instance_requests_total"),
+        durations: of("slogate_instance_duration_seconds"),
+        requests_per_step: if is_error { 3.0 } else { 40.0 },
+    }
+}
+
+/// The CPU time that this process has used, both its own and the kernel's for it.
+fn cpu_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+    // The fields behind the name, which may have spaces in it.
+    let fields = stat.rsplit(')').next().expect("a name in parentheses");
+    let ticks = fields.split_whitespace().skip(11).take(2);
+    let ticks: u64 = ticks
+        .map(|text| text.parse::<u64>().expect("a number"))
+        .sum();
+    Duration::from_millis(ticks * 10)
+}
+
+fn watching(c: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let gate: Vec<_> = policy::parse("ten.yaml", TEN_CHECKS).expect("a gate");
+    let gate = Arc::new(gate.into_iter().next().expect("one gate"));
+    let mut watched = Watched::new();
+    let source = EmbeddedSource::new(watched.store.clone(), &QUERIES);
+    let dir = tempfile::tempdir().expect("a directory");
+    let ledger = Ledger::open(Records::open(dir.path()).expect("empty records"));
+    let options = DeploymentsOptions::default();
+    let deployments = Deployments::open(ledger.clone(), options, T0_MS).expect("no events");
+    for service in 0..ROLLOUTS {
+        let event = format!(
+            r#"{{"type": "deployment.started", "service": "{}", "environment": "production",
+                "artifact": {{"version": "2"}}}}"#,
+            name(service)
+        );
+        let events = deploy::parse("application/json", &|_| None, event.as_bytes(), T0_MS);
+        let accepted = deployments.accept(events.expect("an event"), T0_MS);
+        runtime.block_on(accepted).expect("written");
+    }
+    let clock = ManualClock::at(T0_MS + WATCHED_STEPS * STEP_MS);
+    let watcher = runtime.block_on(Watcher::new(WatcherParts {
+        policies: Arc::new(PolicySet {
+            gates: vec![gate.clone()],
+        }),
+        deployments: deployments.clone(),
+        ledger,
+        sources: Sources::only(Arc::new(source.clone())),
+        clock: Arc::new(clock.clone()),
+        options: WatcherOptions {
+            interval_ms: 10_000,
+            public_url: String::new(),
+        },
+    }));
+    assert!(runtime.block_on(watcher.judge_all()), "the first round");
+
+    let mut group = c.benchmark_group("watch");
+    group.throughput(Throughput::Elements(ROLLOUTS as u64));
+    group.bench_function("round_of_1000_rollouts", |b| {
+        b.iter_custom(|rounds| {
+            let mut used = Duration::ZERO;
+            for _ in 0..rounds {
+                watched.tick();
+                clock.advance(watched.tick() + 1_500 - clock.now_ms());
+                let before = cpu_time();
+                assert!(runtime.block_on(watcher.judge_all()));
+                used += cpu_time() - before;
+            }
+            used
+        });
+    });
+    let now_ms = clock.now_ms();
+    group.throughput(Throughput::Elements(100));
+    group.bench_function("100_rollouts_from_scratch", |b| {
+        b.iter_custom(|rounds| {
+            let before = cpu_time();
+            for _ in 0..rounds {
+                for service in 0..100 {
+                    let target = Target::new(name(service), "production");
+                    let history = deployments.of_target(&target);
+                    let deployment = history.first().expect("announced").clone();
+                    let subject = Subject {
+                        deployment,
+                        history,
+                    };
+                    black_box(runtime.block_on(judge(&gate, &subject, &source, now_ms)));
+                }
+            }
+            cpu_time() - before
+        });
+    });
+    group.finish();
+}
+
 criterion_group! {
     name = benches;
     config = Criterion::default()
         .sample_size(10)
         .measurement_time(Duration::from_secs(5))
         .warm_up_time(Duration::from_secs(1));
-    targets = judgements
+    targets = judgements, watching
 }
 criterion_main!(benches);

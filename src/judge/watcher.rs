@@ -92,14 +92,48 @@ pub struct Watcher {
     turns: Vec<Semaphore>,
     /// What is kept of each rollout between looks, until it needs none.
     rollouts: Mutex<HashMap<DeploymentId, Arc<Rollout>>>,
+    /// The blocks kept of all of them.
+    kept_blocks: Arc<AtomicUsize>,
 }
 
 /// What is kept of one rollout. Its gates take turns, since they share telemetry.
-#[derive(Default)]
 struct Rollout {
     kept: AsyncMutex<Kept>,
     /// How many blocks that is.
     blocks: AtomicUsize,
+    /// How many blocks that is of all rollouts.
+    all_blocks: Arc<AtomicUsize>,
+}
+
+impl Rollout {
+    fn new(all_blocks: Arc<AtomicUsize>) -> Arc<Self> {
+        Arc::new(Rollout {
+            kept: AsyncMutex::default(),
+            blocks: AtomicUsize::new(0),
+            all_blocks,
+        })
+    }
+
+    /// Forgets what is kept where it does not fit beside that of all others.
+    fn make_room(&self, kept: &mut Kept) {
+        let before = self.blocks.load(Ordering::Relaxed);
+        let others = self.all_blocks.fetch_sub(before, Ordering::Relaxed) - before;
+        let blocks = kept.blocks_count();
+        let fits = others.saturating_add(blocks) <= KEPT_BLOCKS_MAX;
+        if !fits {
+            kept.clear();
+        }
+        let blocks = if fits { blocks } else { 0 };
+        self.blocks.store(blocks, Ordering::Relaxed);
+        self.all_blocks.fetch_add(blocks, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Rollout {
+    fn drop(&mut self) {
+        let blocks = self.blocks.load(Ordering::Relaxed);
+        self.all_blocks.fetch_sub(blocks, Ordering::Relaxed);
+    }
 }
 
 /// A gate's name and a deployment.
@@ -173,6 +207,7 @@ impl Watcher {
             ended: watch::Sender::new(0),
             turns,
             rollouts: Mutex::default(),
+            kept_blocks: Arc::default(),
         })
     }
 
@@ -292,23 +327,12 @@ impl Watcher {
 
     /// What is kept of a rollout.
     fn rollout(&self, id: &DeploymentId) -> Arc<Rollout> {
-        self.rollouts.lock().entry(id.clone()).or_default().clone()
-    }
-
-    /// Forgets what is kept of a rollout where it does not fit beside all others.
-    fn make_room(&self, rollout: &Rollout, kept: &mut Kept) {
-        let others = || -> usize {
-            let all = self.rollouts.lock();
-            let sizes = all.values().map(|one| one.blocks.load(Ordering::Relaxed));
-            sizes.sum()
-        };
-        rollout.blocks.store(0, Ordering::Relaxed);
-        let blocks = kept.blocks_count();
-        if others() + blocks > KEPT_BLOCKS_MAX {
-            kept.clear();
-        } else {
-            rollout.blocks.store(blocks, Ordering::Relaxed);
-        }
+        let new = || Rollout::new(self.kept_blocks.clone());
+        self.rollouts
+            .lock()
+            .entry(id.clone())
+            .or_insert_with(new)
+            .clone()
     }
 
     fn due(&self, scope: Scope) -> Vec<Due> {
@@ -320,13 +344,13 @@ impl Watcher {
                 .filter(|(_, standing)| !standing.newest.is_final);
             open.map(|((_, id), _)| id.clone()).collect()
         };
+        let mut ids: HashSet<DeploymentId> = deployments.iter().map(|one| one.id.clone()).collect();
         for id in unfinished {
-            if deployments.iter().all(|known| known.id != id) {
+            if ids.insert(id.clone()) {
                 deployments.extend(self.parts.deployments.get(&id));
             }
         }
         if scope == Scope::All {
-            let ids: HashSet<&DeploymentId> = deployments.iter().map(|one| &one.id).collect();
             self.rollouts.lock().retain(|id, _| ids.contains(id));
         }
         let mut due = Vec::new();
@@ -383,7 +407,7 @@ impl Watcher {
                 .judge_anew(&gate, &subject, source.as_ref(), now_ms)
                 .await;
         }
-        self.make_room(&rollout, &mut kept);
+        rollout.make_room(&mut kept);
         if let Some(before) = &before
             && before.newest.verdict == verdict.verdict
         {
