@@ -37,6 +37,13 @@
 //! weight, and its evidence has to reach one over that share; so the chance that a harmless
 //! release fails any of them, at any look, is at most `falseAlarms`. `falsePasses` is for each
 //! required check in full: a bad release has to slip through every one that sees it.
+//!
+//! # Looking again
+//!
+//! The watcher keeps what earlier looks have gathered and concluded, and asks only for what is
+//! new. That changes what a look costs, and its answer in one case only: where a sample arrives
+//! after its block of time was complete. So a verdict that is to be written to the ledger is
+//! judged from scratch before it is published, and judging the same data again gives it again.
 
 use crate::model::{
     CheckKind, CheckResult, Deployment, Outcome, Reason, TimeRange, Verdict, time::humanize_ms,
