@@ -62,6 +62,9 @@ pub enum SourceError {
     },
 }
 
+/// Raw samples by series, and the source's remarks.
+pub type RawSamples = (Vec<Series>, Vec<String>);
+
 /// Answers PromQL.
 pub trait MetricSource: Send + Sync {
     /// Evaluates `expr` at `at_ms` (milliseconds since the epoch).
@@ -77,7 +80,7 @@ pub trait MetricSource: Send + Sync {
         selector: &'a str,
         from_ms: i64,
         to_ms: i64,
-    ) -> BoxFuture<'a, Result<(Vec<Series>, Vec<String>), SourceError>> {
+    ) -> BoxFuture<'a, Result<RawSamples, SourceError>> {
         Box::pin(samples_by_query(self, selector, from_ms, to_ms))
     }
 
@@ -101,7 +104,7 @@ async fn samples_by_query<S: MetricSource + ?Sized>(
     selector: &str,
     from_ms: i64,
     to_ms: i64,
-) -> Result<(Vec<Series>, Vec<String>), SourceError> {
+) -> Result<RawSamples, SourceError> {
     let expr = format!("{selector}[{}ms]", (to_ms - from_ms).max(1));
     let answer = source.query(&expr, to_ms).await?;
     match answer.value {
@@ -135,7 +138,7 @@ impl MetricSource for Mapped {
         selector: &'a str,
         from_ms: i64,
         to_ms: i64,
-    ) -> BoxFuture<'a, Result<(Vec<Series>, Vec<String>), SourceError>> {
+    ) -> BoxFuture<'a, Result<RawSamples, SourceError>> {
         self.source.samples(selector, from_ms, to_ms)
     }
 

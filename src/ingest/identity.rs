@@ -73,13 +73,16 @@ pub(super) struct Identity {
     instances: Mutex<HashMap<Arc<str>, Arc<Instance>>>,
 }
 
+/// Accumulators with the kind and status that each is for.
+type InstanceCells = SmallVec<[(u8, u8, Arc<Cell>); 2]>;
+
 /// One instance of a version.
 #[derive(Debug)]
 pub(super) struct Instance {
     pub(super) name: Arc<str>,
     seen_ms: AtomicI64,
     /// Its accumulators by kind and status: there are few.
-    pub(super) cells: Mutex<SmallVec<[(u8, u8, Arc<Cell>); 2]>>,
+    pub(super) cells: Mutex<InstanceCells>,
 }
 
 /// An entry of [`Identity::spans`].

@@ -169,7 +169,10 @@ impl Progress {
         let candidate = arm(&self.candidate, quantile, limit);
         let baseline = arm(&self.baseline, quantile, theirs);
         let both = candidate.quantile.zip(baseline.quantile);
-        let aside = self.watch.cohort(quantile).map(|cohort| cohort.aside());
+        let aside = self
+            .watch
+            .cohort(quantile)
+            .map(slogate_stats::cohort::Cohort::aside);
         let spread = match self.arms.is_told_apart() {
             true => self.watch.spread(quantile),
             false => Some(SPREAD_UNSEEN),

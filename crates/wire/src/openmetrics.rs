@@ -488,7 +488,9 @@ fn number(word: &str) -> Option<f64> {
 mod tests {
     use super::*;
 
-    fn samples(text: &str) -> Vec<(Vec<(String, String)>, f64, Option<f64>)> {
+    type Read = (Vec<(String, String)>, f64, Option<f64>);
+
+    fn samples(text: &str) -> Vec<Read> {
         let lines = Reader::new(text).map(|line| line.unwrap());
         let samples = lines.filter_map(|line| match line {
             Line::Sample(sample) => Some(sample),

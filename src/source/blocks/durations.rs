@@ -31,7 +31,7 @@ pub(crate) struct Durations {
 #[derive(Debug)]
 enum Form {
     Native(Box<Native>),
-    Classic(Classic),
+    Classic(Box<Classic>),
 }
 
 #[derive(Debug)]
@@ -94,7 +94,7 @@ impl Durations {
                 }
                 self.form = match read.is_native {
                     true => Form::Native(Box::new(Native::new(mapping))),
-                    false => Form::Classic(Classic::new(mapping)),
+                    false => Form::Classic(Box::new(Classic::new(mapping))),
                 };
             }
             if self.take_in(mapping, &read, now_ms) {
@@ -307,7 +307,8 @@ impl Classic {
             return false;
         }
         type Key = (Labels, String, i64);
-        let mut by_block: BTreeMap<Key, (Option<Arc<str>>, Vec<(f64, f64)>)> = BTreeMap::new();
+        type OfInstance = (Option<Arc<str>>, Vec<(f64, f64)>);
+        let mut by_block: BTreeMap<Key, OfInstance> = BTreeMap::new();
         let (grid, bounds) = (gathered.grid, &self.bounds);
         let nameless = self.main.names_instances().then(|| Arc::from(""));
         let (from_ms, cut_ms) = (step.from_ms, step.cut_ms);
