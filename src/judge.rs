@@ -33,9 +33,12 @@
 //!
 //! # How errors are shared out
 //!
-//! `falseAlarms` holds for the whole rollout. Every comparing check gets a share of it by its
-//! weight, and its evidence has to reach one over that share; so the chance that a harmless
-//! release fails any of them, at any look, is at most `falseAlarms`. `falsePasses` is for each
+//! `falseAlarms` is for the whole rollout: how often a release like its baseline fails any check at
+//! any look. Every comparing check gets a share of it by its weight. The levels of its tests are
+//! a multiple of that share (`Tuning::level` in `slogate-stats`): a fail also needs the Bayes
+//! factor for a difference that stays, and the tolerance comes off first, so fewer alarms come out
+//! than the levels say. That the sum stays within `falseAlarms` is known from simulation
+//! (docs/statistics.md); with `warmUp: 0s` the levels are the share. `falsePasses` is for each
 //! required check in full: a bad release has to slip through every one that sees it.
 //!
 //! # Looking again

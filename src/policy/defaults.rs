@@ -13,10 +13,10 @@ pub(super) const FALSE_PASSES: f64 = 0.05;
 pub(super) const STALE_AFTER_MS: i64 = 5 * MINUTE_MS;
 pub(super) const MIN_EVENTS: u64 = 50;
 pub(super) const WEIGHT: f64 = 1.0;
-/// A tenth more errors is no reason to stop a rollout.
+/// A twentieth more errors is no reason to stop a rollout.
 pub(super) const ERRORS_WORSE_BY: Margin = Margin {
     absolute: None,
-    relative: Some(0.10),
+    relative: Some(0.05),
 };
 /// Half as many errors again, and one request in a thousand, is what a pass excludes.
 pub(super) const ERRORS_PASS_WITHIN: Margin = Margin {

@@ -21,7 +21,7 @@ pub fn explain(gate: &Gate) -> String {
     say(timing(gate));
     say(undecided(gate));
     say(format!(
-        "A version that is no worse than tolerated fails in at most {} of rollouts, over all \
+        "A version as good as its baseline fails in at most {} of rollouts, over all \
          checks and looks together;",
         percent(gate.false_alarms)
     ));
@@ -51,7 +51,9 @@ fn timing(gate: &Gate) -> String {
         0 => "All of the candidate's traffic is evidence".to_owned(),
         ms => {
             let first = format_duration(ms);
-            format!("Comparisons leave out the candidate's first {first} of traffic")
+            format!(
+                "What fades within the candidate's first minutes (warm-up of {first}) is no fail"
+            )
         }
     };
     match gate.soak_ms {
@@ -303,14 +305,14 @@ mod tests {
         let expected = "\
 Gate canary
   Guards every service in every environment.
-  Comparisons leave out the candidate's first 2m of traffic; no pass comes before 5m.
+  What fades within the candidate's first minutes (warm-up of 2m) is no fail; no pass comes before 5m.
   What is undecided after 1h stays inconclusive, and somebody has to look.
-  A version that is no worse than tolerated fails in at most 1 % of rollouts, over all checks and looks together;
+  A version as good as its baseline fails in at most 1 % of rollouts, over all checks and looks together;
   one that is worse passes in at most 5 %.
   Check errors:
     compares the error ratio of requests answered with that of the stable version beside it, or else with the previous version's own history
-    tolerates at most 10 % more; a pass certifies at most 50 % more and 0.1 percentage points on top
-    for example beside 1 %: shown to be above 1.1 % fails, shown to be below 1.6 % passes
+    tolerates at most 5 % more; a pass certifies at most 50 % more and 0.1 percentage points on top
+    for example beside 1 %: shown to be above 1.05 % fails, shown to be below 1.6 % passes
     a pass needs at least 50 of the candidate's requests
   Check latency:
     compares the duration of requests answered with that of the stable version beside it, or else with the previous version's own history
@@ -354,7 +356,7 @@ Gate other
   Guards service checkout in every environment named like prod-*.
   All of the candidate's traffic is evidence; a pass may come at once.
   What is undecided after 1h fails.
-  A version that is no worse than tolerated fails in at most 1 % of rollouts, over all checks and looks together;
+  A version as good as its baseline fails in at most 1 % of rollouts, over all checks and looks together;
   one that is worse passes in at most 5 %.
   Check lag (a fail fails the gate; a pass of the gate doesn't need it):
     the answer to this query has to be at most 0.3:

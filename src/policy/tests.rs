@@ -490,7 +490,7 @@ fn each_margin_goes_without_the_other() {
         (parts(compare.worse_by), parts(compare.pass_within))
     };
     let errors = |text| margins("requests.errorRatio", text);
-    let default = ((None, Some(0.1)), (Some(0.001), Some(0.5)));
+    let default = ((None, Some(0.05)), (Some(0.001), Some(0.5)));
     assert_eq!(errors(""), default);
     let both = (Some(0.01), None);
     assert_eq!(errors(", worseBy: { absolute: 1% }"), (both, both));

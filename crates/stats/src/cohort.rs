@@ -194,6 +194,10 @@ const ASIDE_EVENTS: f64 = 8.0;
 /// With fewer events than this the baseline's history is used beside what it does now.
 const RARE_EVENTS: f64 = 20.0;
 
+/// What an estimated dispersion costs, in standard deviations: the more of the variance is an
+/// estimate, the more alarms there are beyond what the level says. From simulation.
+const ESTIMATE_COSTS_Z: f64 = 0.35;
+
 /// Minutes over which history is cut.
 const SCALES: [usize; 4] = [1, 5, 15, 30];
 
@@ -496,8 +500,12 @@ impl Cohort {
         if let Some(scale) = before {
             // Stretches of the same instances are not independent of each other.
             let worth = (0.5 * chi.freedom.max(1.0) / scale.chi.freedom).min(1.0);
+            // What instances lastingly differ by counts for more, the longer it is counted.
+            let longer = minutes as f64 / scale.minutes as f64;
+            let excess =
+                (scale.chi.squared - scale.chi.freedom).max(0.0) * (longer - 1.0).clamp(0.0, 1.0);
             chi.add(Chi {
-                squared: scale.chi.squared * worth,
+                squared: (scale.chi.squared + excess) * worth,
                 freedom: scale.chi.freedom * worth,
             });
         }
@@ -539,7 +547,8 @@ impl Cohort {
         // Only what exceeds independence is estimated.
         let estimated = 1.0 - 1.0 / between;
         let freedom = freedom / (estimated * estimated).max(1e-6);
-        let plain = normal_of_student(tail(sums.plain, between), freedom);
+        let plain =
+            normal_of_student(tail(sums.plain, between), freedom) - ESTIMATE_COSTS_Z * estimated;
         Standing {
             z: strict.min(plain),
             within,

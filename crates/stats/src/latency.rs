@@ -2,8 +2,8 @@
 //!
 //! Latency is compared at thresholds: bucket boundaries near the baseline's past quantiles, five
 //! of them for the whole distribution or one where one was named. At each, the candidate's
-//! requests above `u` stand against the baseline's above `(u - absolute) / (1 + relative)`, which
-//! is what "no slower than `relative` and `absolute` allow" means at that threshold. The counts go
+//! requests above `u (1 + relative) + absolute` stand against the baseline's above `u`, which is
+//! what "no slower than `relative` and `absolute` allow" means at that quantile. The counts go
 //! through a [`Cohort`] each, as errors do, so lasting differences between instances are noise
 //! and not slowness.
 //!
@@ -326,8 +326,14 @@ impl LatencyWatch {
         let evidence = &mut self.evidence;
         if is_look {
             let spending = self.tuning.spending.by(fraction);
-            self.boundaries
-                .look(information, SPENT * self.params.false_alarms * spending);
+            self.boundaries.look(
+                information,
+                SPENT
+                    * self
+                        .tuning
+                        .level(self.params.false_alarms, self.params.warm_up_min)
+                    * spending,
+            );
             let standing: Vec<_> = self.at.iter().map(|at| at.cohort.standing(None)).collect();
             evidence.z = combined(standing.iter().map(|one| one.z));
             let most = standing.iter().map(|one| one.between);
@@ -385,10 +391,10 @@ fn push_at(at: &mut At, past: &BucketTotals, block: &LatencyBlock<'_>, params: &
     if total < (2.0 / (1.0 - at.quantile)).max(10.0) {
         return;
     }
-    let Some(threshold) = at.threshold(past) else {
+    let Some(quantile_at) = at.threshold(past) else {
         return;
     };
-    let tolerated_at = (threshold - params.absolute).max(0.0) / (1.0 + params.relative);
+    let threshold = quantile_at * (1.0 + params.relative) + params.absolute;
     let above = |counts: BucketCounts<'_>, value: f64| counts.above_value(block.boundaries, value);
     let around = |factor: f64| {
         past.counts()
@@ -413,10 +419,7 @@ fn push_at(at: &mut At, past: &BucketTotals, block: &LatencyBlock<'_>, params: &
             id: one.id,
             total: one.counts.total(),
             events: above(one.counts, threshold),
-            tolerated: match tolerated_at > 0.0 {
-                true => above(one.counts, tolerated_at),
-                false => one.counts.total(),
-            },
+            tolerated: above(one.counts, quantile_at),
         })
         .collect();
     at.cohort.push(block.minute, &candidate, &baseline);

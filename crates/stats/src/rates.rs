@@ -29,7 +29,11 @@ use crate::transient;
 /// come from simulation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tuning {
-    /// The spending test's part of the false alarms.
+    /// How many times the rate of false alarms the tests' levels add up to. They have to agree with
+    /// the Bayes factor, and what they tolerate is more than none, so fewer alarms come out than go
+    /// in; by how much is known from simulation (docs/statistics.md).
+    pub level: f64,
+    /// The spending test's part of the levels.
     pub spending_share: f64,
     /// The late-onset test's part.
     pub late_share: f64,
@@ -54,6 +58,7 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Tuning {
+            level: 4.0,
             spending_share: 0.75,
             late_share: 0.15,
             guard_share: 0.1,
@@ -64,13 +69,28 @@ impl Default for Tuning {
             },
             left_out: 0.85,
             warm_up_min: 0.0,
-            staying: 3.0,
+            staying: 2.5,
             growth: 1.02,
             guard_rate: 0.10,
             guard_tau: 1.5,
         }
     }
 }
+
+impl Tuning {
+    /// What the levels of the tests add up to. Where nothing is expected to warm up no Bayes factor
+    /// has to agree, and the levels are the rate itself.
+    pub(crate) fn level(&self, false_alarms: f64, warm_up_min: f64) -> f64 {
+        match warm_up_min > 0.0 {
+            true => (false_alarms * self.level).min(0.5),
+            false => false_alarms,
+        }
+    }
+}
+
+/// What an estimated dispersion costs the late-onset test, as a log e-value: the more of the
+/// variance is an estimate, the less the level may exceed the rate of false alarms.
+const ESTIMATE_COSTS_LOG_E: f64 = 1.0;
 
 /// Baseline events that make a minute's tolerated rate.
 const SMOOTHED_EVENTS: f64 = 40.0;
@@ -188,7 +208,8 @@ impl RateWatch {
             })
         };
         let worse = test(params.ratio, params.difference, Direction::Worse)?;
-        let level = |share: f64| -(params.false_alarms * share).ln();
+        let level =
+            |share: f64| -(tuning.level(params.false_alarms, params.warm_up_min) * share).ln();
         Ok(RateWatch {
             cohort: Cohort::new(CohortParams {
                 ratio: params.ratio,
@@ -196,7 +217,7 @@ impl RateWatch {
                 warm_up_min: tuning.warm_up_min,
                 pace_min: params.warm_up_min,
                 variance: Variance::Poisson,
-                prior_freedom: 4.0,
+                prior_freedom: 1.0,
             }),
             boundaries: Boundaries::new(),
             late: worse.clone().with_late_onset(0.5)?,
@@ -318,7 +339,10 @@ impl RateWatch {
             && information > 0.0
             && fraction <= 1.0 + 1e-9;
         if is_look {
-            let part = self.params.false_alarms * self.tuning.spending_share;
+            let part = self
+                .tuning
+                .level(self.params.false_alarms, self.params.warm_up_min)
+                * self.tuning.spending_share;
             self.boundaries
                 .look(information, part * self.tuning.spending.by(fraction));
             self.evidence.z = standing.z;
@@ -326,7 +350,7 @@ impl RateWatch {
         let evidence = &mut self.evidence;
         evidence.boundary = self.boundaries.boundary();
         evidence.dispersion = standing.between;
-        evidence.late = self.late.log_e();
+        evidence.late = self.late.log_e() - ESTIMATE_COSTS_LOG_E * (1.0 - 1.0 / standing.between);
         evidence.guard = self.guard.log_e_max();
         evidence.pass = self.pass.log_e_max();
         let is_far = evidence.z >= evidence.boundary;
