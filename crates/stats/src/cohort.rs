@@ -118,6 +118,8 @@ struct Instance {
 pub struct Standing {
     /// Standard deviations by which the candidate is beyond what both questions allow.
     pub z: f64,
+    /// Those beyond the tolerance, given these instances.
+    pub strict: f64,
     /// The dispersion of minutes.
     pub within: f64,
     /// The dispersion of whole instances.
@@ -551,6 +553,7 @@ impl Cohort {
             normal_of_student(tail(sums.plain, between), freedom) - ESTIMATE_COSTS_Z * estimated;
         Standing {
             z: strict.min(plain),
+            strict,
             within,
             between,
         }

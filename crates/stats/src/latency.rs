@@ -21,14 +21,15 @@
 //! too.
 
 use crate::buckets::{self, BucketCounts, BucketTotals};
-use crate::cohort::{Cohort, CohortParams, Settled, Young};
+use crate::cohort::{Cohort, CohortParams, Settled, Standing, Young};
 use crate::counts::ParamError;
 use crate::dispersion::Variance;
 use crate::exceedance::{BucketBlock, ExceedanceTest, ExceedanceTestParams, nearest};
 use crate::mixture::Direction;
+use crate::quantile::quantile;
 use crate::rates::{By, Evidence, Tuning};
 use crate::spending::Boundaries;
-use crate::tails::{normal_quantile_upper, normal_upper};
+use crate::tails::{normal_of_student, normal_quantile_upper, normal_upper};
 use crate::transient::{self, EventBin, ShiftBin};
 
 /// Where the whole distribution is compared.
@@ -49,6 +50,9 @@ const SHAPE_FLOOR: f64 = 0.01;
 /// The part of the false alarms that is spent: the spread of instances is an estimate, and its
 /// tails may be heavier than normal.
 const SPENT: f64 = 0.7;
+
+/// How much that assumption is worth, in degrees of freedom.
+const FREEDOM_UNSEEN: f64 = 30.0;
 
 /// Beyond this many baseline observations the older half is forgotten.
 const PAST_KEPT: f64 = 200_000.0;
@@ -310,6 +314,30 @@ impl LatencyWatch {
         });
     }
 
+    /// What a threshold's cohort says. Where instances can't be told apart, what they are assumed
+    /// to differ by is a factor on latency; where the distribution is steep, a shift says more
+    /// about it than the share above a threshold.
+    fn standing(&self, at: &At, left_out: Option<usize>) -> Standing {
+        let mut standing = at.cohort.standing(left_out);
+        if self.is_told_apart {
+            return standing;
+        }
+        let candidate = at.cohort.candidate();
+        let by_shift = || {
+            let past = self.past.as_ref()?;
+            let threshold = at.threshold? * (1.0 + self.params.relative) + self.params.absolute;
+            let below = 1.0 - candidate.events / candidate.total.max(1.0);
+            let theirs = quantile(past.boundaries(), past.counts(), below)?;
+            let shift = (threshold / theirs).ln();
+            let z = normal_of_student(shift / (SPREAD_UNSEEN * 2.0_f64.sqrt()), FREEDOM_UNSEEN);
+            z.is_finite().then_some(z)
+        };
+        if let Some(z) = by_shift() {
+            standing.z = standing.strict.min(standing.z.max(z));
+        }
+        standing
+    }
+
     fn decide(&mut self, end_min: f64) {
         let spread = match self.is_told_apart {
             true => SPREAD_PRIOR,
@@ -323,7 +351,6 @@ impl LatencyWatch {
         let is_look = information > self.boundaries.information() * self.tuning.growth
             && information > 0.0
             && fraction <= 1.0 + 1e-9;
-        let evidence = &mut self.evidence;
         if is_look {
             let spending = self.tuning.spending.by(fraction);
             self.boundaries.look(
@@ -334,11 +361,12 @@ impl LatencyWatch {
                         .level(self.params.false_alarms, self.params.warm_up_min)
                     * spending,
             );
-            let standing: Vec<_> = self.at.iter().map(|at| at.cohort.standing(None)).collect();
-            evidence.z = combined(standing.iter().map(|one| one.z));
+            let standing: Vec<_> = self.at.iter().map(|at| self.standing(at, None)).collect();
+            self.evidence.z = combined(standing.iter().map(|one| one.z));
             let most = standing.iter().map(|one| one.between);
-            evidence.dispersion = most.fold(1.0, f64::max);
+            self.evidence.dispersion = most.fold(1.0, f64::max);
         }
+        let evidence = &mut self.evidence;
         evidence.boundary = self.boundaries.boundary();
         evidence.pass = self.pass.log_e_max();
         let is_far = evidence.z >= evidence.boundary;
@@ -348,13 +376,13 @@ impl LatencyWatch {
         if evidence.failed_by.is_some() || !is_far {
             return;
         }
-        let z = |at: &&At| at.cohort.standing(None).z;
+        let z = |at: &&At| self.standing(at, None).z;
         let Some(clearest) = self.at.iter().max_by(|a, b| z(a).total_cmp(&z(b))) else {
             return;
         };
         if clearest.cohort.grown() >= 3 {
             let worst = clearest.cohort.worst();
-            let rest = combined(self.at.iter().map(|at| at.cohort.standing(worst).z));
+            let rest = combined(self.at.iter().map(|at| self.standing(at, worst).z));
             if rest < self.evidence.boundary * self.tuning.left_out {
                 self.evidence.suspect = worst;
                 return;
@@ -398,7 +426,7 @@ fn push_at(at: &mut At, past: &BucketTotals, block: &LatencyBlock<'_>, params: &
     let above = |counts: BucketCounts<'_>, value: f64| counts.above_value(block.boundaries, value);
     let around = |factor: f64| {
         past.counts()
-            .above_value(past.boundaries(), threshold * factor)
+            .above_value(past.boundaries(), quantile_at * factor)
     };
     at.share = (around(1.0) / total).clamp(1e-6, 1.0 - 1e-6);
     at.slope = ((around(1.0 / 1.15) - around(1.15)) / total / (2.0 * 1.15_f64.ln())).max(0.0);
@@ -521,4 +549,71 @@ fn joined(minutes: Vec<EventBin>) -> Vec<EventBin> {
         }
     }
     joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buckets::Boundaries as Buckets;
+
+    /// Evenly spread between half and one and a half times `typical_ms`: far steeper beyond its
+    /// 95th percentile than latencies usually are.
+    fn narrow(typical_ms: f64) -> Vec<(i32, f64)> {
+        let mut buckets = std::collections::BTreeMap::new();
+        for part in 0..20 {
+            let seconds = typical_ms / 1e3 * (0.525 + f64::from(part) * 0.05);
+            let bucket = (seconds.log2() * 32.0).ceil() as i32;
+            *buckets.entry(bucket).or_insert(0.0) += 1_000.0;
+        }
+        buckets.into_iter().collect()
+    }
+
+    #[test]
+    fn half_slower_is_beyond_what_unseen_instances_differ_by() {
+        let fails = |typical_ms: f64| {
+            let mut watch = LatencyWatch::new(
+                LatencyParams {
+                    false_alarms: 0.01,
+                    false_passes: 0.05,
+                    relative: 0.15,
+                    absolute: 0.0,
+                    pass_relative: 0.15,
+                    quantiles: vec![0.95],
+                    pass_quantile: 0.95,
+                    warm_up_min: 0.0,
+                    horizon_min: 30.0,
+                },
+                Tuning::default(),
+            )
+            .unwrap();
+            watch.not_told_apart();
+            let boundaries = Buckets::exponential(5).unwrap();
+            let (candidate, baseline) = (narrow(typical_ms), narrow(40.0));
+            let counts = |buckets| BucketCounts {
+                below: 0.0,
+                buckets,
+            };
+            for block in 0..60_u32 {
+                let begin_min = f64::from(block) / 6.0;
+                watch.push(&LatencyBlock {
+                    end_min: begin_min + 1.0 / 6.0,
+                    minute: i64::from(block) / 6,
+                    boundaries: &boundaries,
+                    candidate: &[YoungHistogram {
+                        id: 0,
+                        age_min: begin_min,
+                        counts: counts(&candidate),
+                    }],
+                    baseline: &[SettledHistogram {
+                        id: 0,
+                        counts: counts(&baseline),
+                    }],
+                });
+            }
+            watch.evidence().failed_by.is_some()
+        };
+        assert!(fails(60.0));
+        assert!(!fails(40.0));
+        assert!(!fails(44.0), "a tenth is within what is tolerated");
+    }
 }
