@@ -4,7 +4,7 @@
 //! real rollouts nobody knows for sure which were good. So [`scenario`] says what can happen,
 //! [`catalogue`] lists what does, [`mixed`] mixes it, [`generate`] draws the telemetry of any number of rollouts from
 //! a seed, and everybody who judges sees the same: [`ours`], the judge of this program, looks at
-//! what [`observe`] shows of it minute by minute; [`peers`] are the procedures of others. [`run`]
+//! what [`observe`] shows of it minute by minute; [`peers`] are the procedures of others. `run`
 //! puts it through all of them, [`report`] sums up, [`table`] prints. [`series()`] gives a rollout
 //! as a service would have sent it.
 //!

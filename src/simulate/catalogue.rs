@@ -10,7 +10,7 @@ use super::scenario::{
 
 /// Every scenario, in the order of the table.
 pub(crate) const CATALOGUE: &[Scenario] = &[
-    // The prototype's benign ones.
+    // Benign, as first described.
     Scenario {
         name: "AA",
         about: "no change: 0.1 % errors, 100 requests/s, 1 of 20 instances",
@@ -151,7 +151,7 @@ pub(crate) const CATALOGUE: &[Scenario] = &[
         },
         ..USUAL
     },
-    // The prototype's bad ones.
+    // Bad, as first described.
     Scenario {
         name: "err0.1-0.2",
         about: "errors 0.1 -> 0.2 %",

@@ -5,7 +5,7 @@
 //! that values are independent of each other; samples of a service a minute apart seldom are (see
 //! [`crate::permutation`] for blocks of them, [`crate::means`] for looking early).
 //!
-//! [`test`] answers with the statistic and p-values: exact for at most [`EXACT_MAX`] values on
+//! [`test()`] answers with the statistic and p-values: exact for at most [`EXACT_MAX`] values on
 //! each side without ties, else by the normal approximation with ties and continuity counted.
 //! [`shift`] answers with the median of all differences and the interval of shifts that the test
 //! doesn't refuse; its ends are differences that occur, by the same two ways. The root finder of
