@@ -13,8 +13,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use slogate_series::{Labels, Series, Value};
-use slogate_tsdb::{Batch, FloatRow, HistogramRow, Options, Store};
+use slogate_series::{Labels, Series};
+use slogate_tsdb::{Batch, Options, Store};
 
 use super::arms::Hints;
 use super::canonical;
@@ -363,21 +363,7 @@ fn fill<'s>(series: impl Iterator<Item = (Labels, &'s Series)>) -> Result<Store,
         }
         let place = store.series(&labels).map_err(|error| error.to_string())?;
         for sample in &one.samples {
-            let (t_ms, start_ms) = (sample.t_ms, sample.start_ms);
-            match &sample.value {
-                Value::Float(value) => batch.floats.push(FloatRow {
-                    series: place,
-                    t_ms,
-                    start_ms,
-                    value: *value,
-                }),
-                Value::Histogram(histogram) => batch.histograms.push(HistogramRow {
-                    series: place,
-                    t_ms,
-                    start_ms,
-                    histogram: Arc::clone(histogram),
-                }),
-            }
+            batch.push(place, sample);
         }
         if batch.len() > 100_000 {
             store.append(&batch, 0).map_err(|error| error.to_string())?;

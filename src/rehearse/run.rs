@@ -3,10 +3,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use slogate_series::{Series, Value};
-use slogate_tsdb::{
-    Batch, FloatRow, HistogramRow, OpenError, Options, SeriesError, SeriesRef, Store,
-};
+use slogate_series::Series;
+use slogate_tsdb::{Batch, OpenError, Options, SeriesError, SeriesRef, Store};
 
 use super::report::Failure;
 use super::{Expected, FileReport, GateTest, Test, TestFile, TestReport, ZERO_MS};
@@ -178,21 +176,7 @@ impl<'t> Filling<'t> {
             let due = series.samples.iter().skip(*done);
             for sample in due.take_while(|sample| sample.t_ms <= at_ms) {
                 *done += 1;
-                let (series, t_ms, start_ms) = (*reference, sample.t_ms, sample.start_ms);
-                match &sample.value {
-                    Value::Float(value) => batch.floats.push(FloatRow {
-                        series,
-                        t_ms,
-                        start_ms,
-                        value: *value,
-                    }),
-                    Value::Histogram(histogram) => batch.histograms.push(HistogramRow {
-                        series,
-                        t_ms,
-                        start_ms,
-                        histogram: Arc::clone(histogram),
-                    }),
-                }
+                batch.push(*reference, sample);
             }
         }
         let stored = self

@@ -163,7 +163,7 @@ impl Process {
 
 #[cfg(test)]
 mod tests {
-    use slogate_tsdb::{Batch, FloatRow, HistogramRow, Options, Store};
+    use slogate_tsdb::{Batch, Options, Store};
 
     use super::*;
     use crate::config::QuerySettings;
@@ -181,21 +181,7 @@ mod tests {
         for one in series {
             let reference = store.series(&one.labels).unwrap();
             for sample in &one.samples {
-                let (series, t_ms, start_ms) = (reference, sample.t_ms, sample.start_ms);
-                match &sample.value {
-                    Value::Float(value) => batch.floats.push(FloatRow {
-                        series,
-                        t_ms,
-                        start_ms,
-                        value: *value,
-                    }),
-                    Value::Histogram(histogram) => batch.histograms.push(HistogramRow {
-                        series,
-                        t_ms,
-                        start_ms,
-                        histogram: Arc::clone(histogram),
-                    }),
-                }
+                batch.push(reference, sample);
             }
         }
         let report = store.append(&batch, complete_ms(59)).unwrap();

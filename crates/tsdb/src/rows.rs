@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use slogate_series::{Exemplar, Histogram, Labels};
+use slogate_series::{Exemplar, Histogram, Labels, Sample, Value};
 
 /// A reference to a series; valid within one process, and never given to another series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -76,6 +76,25 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Adds a sample of `series`.
+    pub fn push(&mut self, series: SeriesRef, sample: &Sample) {
+        let (t_ms, start_ms) = (sample.t_ms, sample.start_ms);
+        match &sample.value {
+            Value::Float(value) => self.floats.push(FloatRow {
+                series,
+                t_ms,
+                start_ms,
+                value: *value,
+            }),
+            Value::Histogram(histogram) => self.histograms.push(HistogramRow {
+                series,
+                t_ms,
+                start_ms,
+                histogram: Arc::clone(histogram),
+            }),
+        }
+    }
+
     /// Takes all rows out.
     pub fn clear(&mut self) {
         self.floats.clear();
